@@ -1,0 +1,121 @@
+"""Estimators by name: what a configuration says, and how a user adds an own one."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar
+
+from proxmo_rllib.advantages.options import check_option
+from proxmo_rllib.advantages.result import Advantages
+from proxmo_rllib.advantages.table import TurnTable
+
+
+class Estimator(Protocol):
+    """A function of a table and keyword options, each with a default."""
+
+    def __call__(self, table: TurnTable, **options: Any) -> Advantages: ...
+
+
+_Estimator = TypeVar("_Estimator", bound=Callable[..., Advantages])
+
+ESTIMATORS: dict[str, Callable[..., Advantages]] = {}
+
+
+def register_estimator(name: str) -> Callable[[_Estimator], _Estimator]:
+    """Make an estimator known by a name, from anywhere; its keyword arguments become its options.
+
+    Example:
+        >>> @register_estimator("reinforce")
+        ... def reinforce(table, *, gamma=0.95):
+        ...     returns = returns_to_go(table, gamma)
+        ...     return Advantages.build(table, episode=table.episode_success, returns=returns)
+
+    Raises:
+        ValueError: another function has this name already, or an option has no default.
+    """
+
+    def register(function: _Estimator) -> _Estimator:
+        known = ESTIMATORS.get(name)
+        if known is not None and (known.__module__, known.__qualname__) != (function.__module__, function.__qualname__):
+            raise ValueError(
+                f"estimator {name!r}: already registered as {known.__module__}.{known.__qualname__}; "
+                "choose another name."
+            )
+        for option, parameter in _options(function).items():
+            if parameter.default is inspect.Parameter.empty:
+                raise ValueError(f"estimator {name!r}: option {option!r} has no default; give it one.")
+        ESTIMATORS[name] = function
+        return function
+
+    return register
+
+
+def estimate_advantages(table: TurnTable, name: str = "proxmo", **options: Any) -> Advantages:
+    """Advantages of every turn by the estimator of that name.
+
+    Args:
+        table: the turns of whole groups.
+        name: one of `ESTIMATORS`.
+        **options: the estimator's keyword arguments; `default_options(name)` lists them.
+
+    Raises:
+        ValueError: unknown estimator or option, or a value out of range; the message says what is known.
+    """
+    _require_known(name, options)
+    return ESTIMATORS[name](table, **options)
+
+
+def default_options(name: str) -> dict[str, Any]:
+    """The options of an estimator with their defaults."""
+    _require_known(name, {})
+    return {option: parameter.default for option, parameter in _options(ESTIMATORS[name]).items()}
+
+
+def validate_options(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse what `estimate_advantages(table, name, **options)` would refuse, before long work starts.
+
+    Besides names and ranges, the estimator runs once on a table of two tiny groups, so that an option that only fails
+    in use (a missing optional package, a similarity that returns the wrong shape, two options that exclude each other)
+    fails here too.
+
+    Raises:
+        ValueError: as `estimate_advantages`.
+    """
+    _require_known(name, options)
+    probe = TurnTable(
+        group=["a"] * 4 + ["b"] * 4,
+        episode=[0, 0, 1, 1] * 2,
+        reward=[0.0, 1.0, 0.0, 0.0] * 2,
+        success=[True, True, False, False] * 2,
+        anchor=["You see a mug 1.", "You see a mug 2.", "You see a mug 1.", "Nothing happens."] * 2,
+        action_valid=[True, True, True, False] * 2,
+    )
+    ESTIMATORS[name](probe, **options)
+
+
+def _require_known(name: str, options: Mapping[str, Any]) -> None:
+    if name not in ESTIMATORS:
+        raise ValueError(
+            f"advantage estimator {name!r} is not known{_suggestion(name, ESTIMATORS)}; known are {sorted(ESTIMATORS)}. "
+            "An own one becomes known with @register_estimator(name)."
+        )
+    known = _options(ESTIMATORS[name])
+    for option, value in options.items():
+        if option not in known:
+            raise ValueError(
+                f"{option}={value!r}: advantage estimator {name!r} has no such option{_suggestion(option, known)}; "
+                f"it has {sorted(known)}."
+            )
+        check_option(option, value)
+
+
+def _options(function: Callable[..., Advantages]) -> dict[str, inspect.Parameter]:
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    return {parameter.name: parameter for parameter in parameters}
+
+
+def _suggestion(name: str, known: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(str(name), list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
