@@ -1,0 +1,62 @@
+# `make quickstart` and `make test` need Python 3.11 or 3.12 and make, and set up the rest in $(VENV) on first use.
+VENV ?= .venv
+# The first of these that runs and is 3.11 or 3.12; say `make PYTHON=/path/to/python` to choose another.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null && { echo $$p; break; }; done)
+# Settings of the training run: `make quickstart ARGS="seed=1"`.
+ARGS ?=
+
+BIN := $(VENV)/bin
+LOCK := $(BIN)/uv pip compile pyproject.toml requirements/torch-needs.in --quiet --no-annotate --no-emit-index-url \
+	--no-emit-find-links --python-version 3.11 --python-platform x86_64-manylinux_2_28 --custom-compile-command "make lock"
+SETUP := requirements/install.py pyproject.toml requirements/torch-cpu.txt
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test test-slow lint format lock clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(VENV)/.ready-cpu: $(SETUP) requirements/cpu.txt
+	@$(call install,cpu)
+	@touch $@
+
+$(VENV)/.ready-dev: $(SETUP) requirements/dev.txt requirements/dev-textworld.txt
+	@$(call install,dev)
+	@touch $@
+
+define install
+test -n "$(PYTHON)" || { echo "make: needs Python 3.11 or 3.12, found" \
+	"$$(python3 --version 2>/dev/null || echo none). Install one, or say make PYTHON=/path/to/python3.11" >&2; exit 1; }; \
+$(PYTHON) requirements/install.py --venv $(VENV) $(1)
+endef
+
+quickstart: $(VENV)/.ready-cpu  ## a tiny agent learns household tasks on the CPU, in minutes
+	$(BIN)/proxmo train tuned_examples/quickstart.py $(ARGS)
+
+test: $(VENV)/.ready-dev  ## the quick tests
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-slow: $(VENV)/.ready-dev  ## the tests with real Ray clusters, vLLM engines and learning
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(VENV)/.ready-dev  ## style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.ready-dev  ## rewrite the files in the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: $(VENV)/.ready-dev  ## resolve requirements/*.txt anew; pins that still fit are kept
+	$(BIN)/pip install --quiet uv
+	$(LOCK) --override requirements/overrides.txt --extra cpu -o requirements/cpu.txt
+	$(LOCK) --override requirements/overrides.txt --extra cpu --extra dev -c requirements/cpu.txt -o requirements/dev.txt
+	grep -v '^textworld' requirements/overrides.txt > $(VENV)/overrides.txt
+	$(LOCK) --override $(VENV)/overrides.txt --extra cpu --extra dev --extra textworld -c requirements/dev.txt \
+		-o requirements/dev-textworld.txt
+
+clean:  ## remove the virtual environment and caches, not the runs
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
