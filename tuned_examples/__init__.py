@@ -1,0 +1,1 @@
+"""One runnable file per experiment: each builds a config, nothing else."""
