@@ -1,0 +1,109 @@
+"""Random access to the games of one games.jsonl or games.jsonl.xz.
+
+The file is 5 MB, its text 200 MB. It is unpacked once into an indexed zip file in the user's cache folder, named for
+the file's hash, which all processes of a machine then read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import lzma
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from env_wrappers.alfworld.problem import GameError
+
+GAME_FILE = "game.tw-pddl"
+_KEYS = ("path", "task", "pddl_problem")
+
+
+class Archive:
+    """The records of a games file by their path."""
+
+    def __init__(self, path: Path) -> None:
+        """Open a games file, unpacking it if this machine never did.
+
+        Raises:
+            GameError: it is corrupt.
+        """
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        self._path = path
+        self._zip_path = _cache_folder() / f"alfworld-{digest}.zip"
+        if not self._zip_path.exists():
+            _unpack(path, self._zip_path)
+        self._zip = zipfile.ZipFile(self._zip_path)
+
+    def names(self) -> list[str]:
+        """Paths of all games."""
+        return self._zip.namelist()
+
+    def read(self, name: str) -> dict[str, Any]:
+        """The record of a game."""
+        try:
+            record: dict[str, Any] = json.loads(self._zip.read(name))
+        except zipfile.BadZipFile as error:
+            raise GameError(
+                f"{self._zip_path} is damaged ({error}); delete it, it is made anew from {self._path}."
+            ) from error
+        return record
+
+
+def _cache_folder() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(root) / "env_wrappers"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PermissionError(
+            f"The cache folder {folder} cannot be made ({error}); set XDG_CACHE_HOME to one that can."
+        ) from error
+    return folder
+
+
+def _unpack(path: Path, target: Path) -> None:
+    # Written beside its place and moved there: another process sees all of it or nothing.
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.stem)
+    try:
+        with (
+            os.fdopen(handle, "wb") as file,
+            zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        ):
+            for name, line in _records(path):
+                archive.writestr(zipfile.ZipInfo(name), line, zipfile.ZIP_DEFLATED)
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _records(path: Path) -> Iterator[tuple[str, str]]:
+    """(path of the game, line) of every record."""
+    seen: set[str] = set()
+    opener = lzma.open if path.suffix == ".xz" else open
+    number = 0
+    try:
+        with opener(path, "rt", encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                record = json.loads(line)
+                missing = [key for key in _KEYS if not isinstance(record.get(key), str)]
+                if missing:
+                    raise GameError(f"{path}, line {number}: the game lacks {', '.join(missing)}; get the file anew.")
+                name = record["path"]
+                if name in seen or name.count("/") != 3 or not name.endswith("/" + GAME_FILE):
+                    raise GameError(f"{path}, line {number}: the path {name!r} is repeated, or not of the form "
+                                    f"split/task folder/trial folder/{GAME_FILE}; get the file anew.")  # fmt: skip
+                seen.add(name)
+                yield name, line
+    except (ValueError, AttributeError, EOFError, lzma.LZMAError) as error:
+        if isinstance(error, GameError):
+            raise
+        raise GameError(
+            f"{path}, line {number + 1}: no game ({type(error).__name__}: {error}); get the file anew."
+        ) from error
+    if not seen:
+        raise GameError(f"{path} holds no game; get the file anew.")

@@ -1,0 +1,217 @@
+"""`env_wrappers/ALFWorld-v0`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from env_wrappers.alfworld.engine import State
+from env_wrappers.alfworld.games import Library, open_library
+from env_wrappers.alfworld.generator import GeneratorConfig
+from env_wrappers.core import TextEnv, check_choice
+
+ENGINES = ("native", "textworld")
+
+
+def make_alfworld(engine: str = "native", **arguments: Any) -> TextEnv:
+    """Entry point of `gymnasium.make("env_wrappers/ALFWorld-v0", ...)`.
+
+    Args:
+        engine: "native" is ours: the same text, a thousand times faster. "textworld" is the official one.
+        **arguments: of `ALFWorldEnv`.
+    """
+    check_choice("engine", engine, ENGINES)
+    if engine == "textworld":
+        # Imported here: it takes seconds, and training never needs it.
+        from env_wrappers.alfworld.official import OfficialALFWorldEnv
+
+        return OfficialALFWorldEnv(**arguments)
+    return ALFWorldEnv(**arguments)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A moment of an episode. Small: the game is named, not held."""
+
+    task: str
+    observation: str
+    location: str
+    holding: str | None
+    facts: tuple[frozenset[Any], ...]  # in the order of `_FACTS`
+
+
+_FACTS = ("in_receptacle", "object_at", "taken_from", "opened", "clean", "hot", "cool", "sliced", "toggled")
+
+
+class ALFWorldEnv(TextEnv):
+    """ALFWorld with the native engine.
+
+    The observation is what the official engine says, character for character. The reward is 1 when the goal is
+    reached, which ends the episode, and 0 before. There is no limit of steps.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
+        "render_modes": ["ansi"],
+        "blocking": False,  # a step takes microseconds
+        "thread_safe": True,
+    }
+
+    def __init__(
+        self,
+        games: str | os.PathLike[str] | None = None,
+        rooms: Sequence[str] | None = None,
+        task_types: Sequence[str] | None = None,
+        max_receptacles: int | None = None,
+        max_objects: int | None = None,
+        num_tasks: Mapping[str, int] | None = None,
+        seed: int = 0,
+        render_mode: str | None = None,
+    ) -> None:
+        """Open a library of games.
+
+        Args:
+            games: a folder of official games, as alfworld-download makes it ("$ALFWORLD_DATA" is understood), or a
+                games.jsonl(.xz); None generates games.
+            rooms: of "kitchen", "living_room", "bedroom", "bathroom"; None for all.
+            task_types: of the six official names (`problem.TASK_TYPES`); None for all that the rooms support.
+            max_receptacles: generated games only: at most so many receptacles, 3 or more.
+            max_objects: generated games only: at most so many portable objects, 2 or more.
+            num_tasks: number of tasks of a split, e.g. {"train": 500}. By default 10,000 and 200 each for generated
+                games, and all of the official ones.
+            seed: of the generator. Another seed makes other games.
+            render_mode: None or "ansi".
+        """
+        super().__init__()
+        self._arguments = {
+            "games": games,
+            "rooms": rooms if rooms is None or isinstance(rooms, str) else tuple(rooms),
+            "task_types": task_types if task_types is None or isinstance(task_types, str) else tuple(task_types),
+            "max_receptacles": max_receptacles,
+            "max_objects": max_objects,
+            "num_tasks": num_tasks,
+            "seed": seed,
+            "render_mode": render_mode,
+        }
+        self._open()
+
+    def _open(self) -> None:
+        arguments = self._arguments
+        self.render_mode = arguments["render_mode"]
+        self.library: Library = open_library(
+            arguments["games"],
+            GeneratorConfig(
+                seed=arguments["seed"],
+                rooms=arguments["rooms"],
+                task_types=arguments["task_types"],
+                max_receptacles=arguments["max_receptacles"],
+                max_objects=arguments["max_objects"],
+            ),
+            arguments["num_tasks"],
+        )
+        self._state: State | None = None
+        self._task = ""
+        self._observation = ""
+
+    @property
+    def state(self) -> State:
+        """The engine's state, for experts.
+
+        Raises:
+            RuntimeError: no episode was started.
+        """
+        if self._state is None:
+            raise RuntimeError("No episode is running; call reset() before step(), get_state() or state.")
+        return self._state
+
+    def tasks(self, split: str) -> list[str]:
+        return self.library.tasks(split)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        """Start a task.
+
+        Args:
+            seed: draws the task where `options` names none. A task alone determines its initial state.
+            options: {"task": id}, or {"split": name} to draw from another split than "train".
+        """
+        super().reset(seed=seed)
+        self._task = self.library.canonical(choose_task(self, options))
+        game = self.library.load(self._task)
+        self._state = State(game)
+        self._observation = game.introduction
+        return self._observation, self._info()
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        state = self.state
+        self._observation = state.step(action)
+        return self._observation, float(state.won), state.won, False, self._info()
+
+    def _info(self) -> dict[str, Any]:
+        state = self.state
+        return {
+            "admissible_actions": sorted(state.actions),
+            "success": state.won,
+            "task": self._task,
+            "task_type": state.game.goal.task_type,
+            "goal": state.game.task.rstrip("."),
+        }
+
+    def render(self) -> str | None:  # type: ignore[override]
+        return self._observation if self.render_mode == "ansi" else None
+
+    def get_state(self) -> Snapshot:
+        state = self.state
+        facts = tuple(frozenset(getattr(state, name)) for name in _FACTS)
+        return Snapshot(self._task, self._observation, state.location, state.holding, facts)
+
+    def set_state(self, state: Snapshot) -> tuple[str, dict[str, Any]]:
+        restored = State(self.library.load(state.task))
+        restored.location, restored.holding = state.location, state.holding
+        for name, fact in zip(_FACTS, state.facts, strict=True):
+            setattr(restored, name, set(fact))
+        restored.refresh()
+        self._state, self._task, self._observation = restored, state.task, state.observation
+        return self._observation, self._info()
+
+    def clone(self) -> Self:
+        other: Self = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other._state = self._state.clone() if self._state else None
+        if self._np_random is not None:
+            other._np_random = np.random.default_rng()
+            other._np_random.bit_generator.state = self._np_random.bit_generator.state
+        return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Arguments and a snapshot: a pickle needs no game in it."""
+        attributes = {k: v for k, v in self.__dict__.items() if k not in ("library", "_state")}
+        return attributes | {"snapshot": self.get_state() if self._state else None}
+
+    def __setstate__(self, attributes: dict[str, Any]) -> None:
+        snapshot = attributes.pop("snapshot")
+        self.__dict__.update(attributes)
+        self._open()
+        if snapshot is not None:
+            self.set_state(snapshot)
+
+
+def choose_task(env: TextEnv, options: dict[str, Any] | None) -> str:
+    """The task that the options of `reset` name, or one drawn with the environment's generator.
+
+    Raises:
+        ValueError: an option that nobody reads, or a task that is no string.
+    """
+    options = options or {}
+    unknown = options.keys() - {"task", "split"}
+    if unknown:
+        raise ValueError(f"options has the unknown keys {sorted(unknown)}; use 'task' (an id) or 'split'.")
+    task = options.get("task")
+    if task is None:
+        tasks = env.tasks(options.get("split", "train"))
+        return tasks[int(env.np_random.integers(len(tasks)))]
+    if not isinstance(task, str):
+        raise ValueError(f"options['task']={task!r} is no string; env.unwrapped.tasks(split) lists the ids.")
+    return task

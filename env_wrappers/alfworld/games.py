@@ -1,0 +1,259 @@
+"""Where games come from: generated, the official json_2.1.1 folders, or one games.jsonl(.xz) with all of them.
+
+A library lists task ids and loads a game by its id. All instances of an environment in a process share it, and the
+games that were played last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+
+from env_wrappers.alfworld import generator
+from env_wrappers.alfworld.archive import GAME_FILE, Archive
+from env_wrappers.alfworld.generator import GeneratorConfig
+from env_wrappers.alfworld.problem import TASK_TYPES, Game, GameError, parse_game
+from env_wrappers.alfworld.rooms import ROOM_KINDS, room_kind
+from env_wrappers.core import SPLITS, check_choice
+
+DEFAULT_NUM_TASKS = {"train": 10_000, "valid_seen": 200, "valid_unseen": 200}
+
+_TASK_LINE = re.compile(r'Your task is to: ([^"\\]*)"')
+_SOLVABLE = re.compile(rb'"solvable"\s*:\s*true')
+# How the grammars of the releases word putting: 0.4 and later, and the files of 2.1.1 before the official patch.
+_GRAMMARS = ("move {o} to {r}", "put {o} in/on {r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What the official engine needs of a game beside the domain and the grammar of its package."""
+
+    problem: str  # PDDL
+    task: str  # the instruction in words, with the full stop of the grammar
+
+
+class Library(ABC):
+    """Games by task id."""
+
+    name: str  # what the games are, for messages
+
+    @abstractmethod
+    def tasks(self, split: str) -> list[str]:
+        """Task ids of a split; never empty.
+
+        Raises:
+            ValueError: no such split, or no task in it.
+        """
+
+    @abstractmethod
+    def source(self, task: str) -> Source:
+        """The text of a game.
+
+        Raises:
+            ValueError: no such task.
+            GameError: its file is corrupt.
+        """
+
+    def canonical(self, task: str) -> str:
+        """The id of a task that may be named in another way."""
+        return task
+
+    def load(self, task: str) -> Game:
+        """The parsed game, from a small cache if it was played lately. Raises as `source`."""
+        return _load(self, self.canonical(task))
+
+    def _parse(self, task: str) -> Game:
+        source = self.source(task)
+        try:
+            return parse_game(source.problem, source.task)
+        except GameError as error:
+            raise GameError(f"Task {task!r} of {self.name} is corrupt: {error}. Replace the file.") from error
+
+
+@lru_cache(maxsize=128)  # a group's episodes reset the same few games again and again; about 10 MB
+def _load(library: Library, task: str) -> Game:
+    return library._parse(task)
+
+
+@dataclass(frozen=True)
+class GeneratedLibrary(Library):
+    """Generated games, with ids such as generated/train/000123. The id and the config determine the game."""
+
+    config: GeneratorConfig
+    num_tasks: tuple[tuple[str, int], ...]
+    name = "the generated games"
+
+    def tasks(self, split: str) -> list[str]:
+        check_choice("split", split, SPLITS)
+        number = dict(self.num_tasks)[split]
+        if number == 0 or not generator.supports(self.config, split):
+            raise ValueError(
+                f"Split {split!r} has no task: num_tasks is {number}, rooms={self.config.rooms}, "
+                f"task_types={self.config.task_types}; raise num_tasks[{split!r}], or allow more rooms or task types."
+            )
+        return [f"generated/{split}/{index:06d}" for index in range(number)]
+
+    def source(self, task: str) -> Source:
+        game = self.generate(task)
+        return Source(game.problem, game.game.task)
+
+    def generate(self, task: str) -> generator.GeneratedGame:
+        """Make the game of an id, whatever its index."""
+        match = re.fullmatch(r"generated/(\w+)/(\d{6,})", task)
+        if match is None or match[1] not in SPLITS:
+            raise ValueError(
+                f"task={task!r} is no generated game; ids look like 'generated/train/000123', and tasks(split) lists "
+                "them. For a game of the official files pass games=PATH."
+            )
+        return generator.generate(self.config, match[1], int(match[2]))
+
+    def _parse(self, task: str) -> Game:
+        return self.generate(task).game
+
+
+class FileLibrary(Library):
+    """The official games, with ids such as valid_seen/<task folder>/<trial folder>/game.tw-pddl."""
+
+    def __init__(
+        self,
+        path: Path,
+        room_kinds: tuple[str, ...] | None,
+        task_types: tuple[str, ...] | None,
+        num_tasks: Mapping[str, int],
+    ) -> None:
+        self.name = str(path)
+        self._archive = Archive(path) if path.is_file() else None
+        self._root = path if self._archive else _split_root(path)
+        self._limits = dict(num_tasks)
+        self._filter = (room_kinds, task_types)
+        names = self._archive.names() if self._archive else _playable(self._root)
+        self._tasks: dict[str, list[str]] = {}
+        for name in sorted(names, key=lambda n: hashlib.sha256(n.encode()).digest()):
+            # In the order of their hashes, which mixes task types and is the same on every machine.
+            if _wanted(name, room_kinds, task_types):
+                self._tasks.setdefault(name.split("/", 1)[0], []).append(name)
+        self._known = {name for tasks in self._tasks.values() for name in tasks}
+
+    def tasks(self, split: str) -> list[str]:
+        check_choice("split", split, SPLITS)
+        tasks = self._tasks.get(split, [])[: self._limits.get(split)]
+        if not tasks:
+            raise ValueError(
+                f"Split {split!r} of {self.name} has no task with rooms={self._filter[0]}, "
+                f"task_types={self._filter[1]}, num_tasks={self._limits}; it has "
+                f"{ {s: len(t) for s, t in sorted(self._tasks.items())} }. Check the path, or allow more."
+            )
+        return list(tasks)
+
+    def canonical(self, task: str) -> str:
+        name = task.strip("/")
+        return name if name.endswith(GAME_FILE) else f"{name}/{GAME_FILE}"
+
+    def source(self, task: str) -> Source:
+        name = self.canonical(task)
+        if name not in self._known:
+            raise ValueError(
+                f"task={task!r} is not among the {len(self._known)} games of {self.name}; tasks(split) lists them. "
+                "A task is named by its path below the data folder, such as "
+                "'valid_seen/<task folder>/<trial folder>/game.tw-pddl'."
+            )
+        if self._archive:
+            record = self._archive.read(name)
+            # The sentence of these records ends in a full stop, and the grammar sets another: as recorded from the
+            # official engine.
+            return Source(record["pddl_problem"], record["task"] + ".")
+        return _read_game_file(self._root / name)
+
+
+def open_library(
+    games: str | os.PathLike[str] | None,
+    config: GeneratorConfig,
+    num_tasks: Mapping[str, int] | None,
+) -> Library:
+    """The library for the arguments of an environment; the same object for the same arguments.
+
+    Raises:
+        FileNotFoundError: the path does not exist.
+        ValueError: arguments that do not go together.
+    """
+    limits = dict(num_tasks or {})
+    for split, number in limits.items():
+        check_choice("a split in num_tasks", split, SPLITS)
+        if not isinstance(number, int) or number < 0:
+            raise ValueError(f"num_tasks[{split!r}]={number!r}: give a number of tasks, 0 or more.")
+    if games is None:
+        return GeneratedLibrary(config, tuple(sorted((DEFAULT_NUM_TASKS | limits).items())))
+    for name in ("max_receptacles", "max_objects"):
+        if (value := getattr(config, name)) is not None:
+            raise ValueError(
+                f"{name}={value} changes games, so it is for generated ones; drop it, or drop games={games!r}."
+            )
+    text = os.path.expanduser(os.path.expandvars(os.fspath(games)))
+    if "$" in text:
+        raise ValueError(f"games={games!r} names an environment variable that is not set; set it to the data folder.")
+    path = Path(text)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"games={games!r}: {path.absolute()} does not exist. Give the folder that alfworld-download made, a "
+            "games.jsonl or games.jsonl.xz, or leave games out for generated ones."
+        )
+    return _open_files(path.resolve(), config.rooms, config.task_types, tuple(sorted(limits.items())))
+
+
+@cache
+def _open_files(
+    path: Path, rooms: tuple[str, ...] | None, task_types: tuple[str, ...] | None, limits: tuple[tuple[str, int], ...]
+) -> Library:
+    return FileLibrary(path, rooms, task_types, dict(limits))
+
+
+def _split_root(folder: Path) -> Path:
+    """The folder that holds train, valid_seen or valid_unseen: the one given, or a json_2.1.x in it."""
+    for root in (folder, *sorted(folder.glob("json_2.1.*"))):
+        if any((root / split).is_dir() for split in SPLITS):
+            return root
+    raise FileNotFoundError(
+        f"{folder} holds no ALFWorld games: neither it nor a json_2.1.1 in it has a folder {', '.join(SPLITS)}. "
+        "Run alfworld-download, or give another path."
+    )
+
+
+def _playable(root: Path) -> Iterable[str]:
+    """Games below a folder that the official loader would take: marked as solvable, of the six task types."""
+    for split in SPLITS:
+        for path in (root / split).glob(f"*/*/{GAME_FILE}"):
+            name = path.relative_to(root).as_posix()
+            if _SOLVABLE.search(path.read_bytes()):
+                yield name
+
+
+def _wanted(name: str, room_kinds: tuple[str, ...] | None, task_types: tuple[str, ...] | None) -> bool:
+    """Whether a path such as valid_seen/look_at_obj_in_light-CD-None-DeskLamp-301/... passes the filters."""
+    folder = name.split("/")[1]
+    task_type, *_, room = folder.split("-")
+    if task_type not in (task_types or TASK_TYPES) or "movable" in name or "Sliced" in name:
+        return False
+    return room_kind(int(room)) in (room_kinds or ROOM_KINDS)
+
+
+def _read_game_file(path: Path) -> Source:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        problem, grammar = record["pddl_problem"], record["grammar"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise GameError(f"{path} is no game file ({type(error).__name__}: {error}); download it again.") from error
+    # The text of a 2.1.1 file differs from today's in one verb only, and the engine speaks today's: reading the task
+    # and the problem and nothing else is the upgrade that the official patch makes.
+    if not any(template in grammar for template in _GRAMMARS):
+        raise GameError(f"{path} has a grammar of neither release ({' or '.join(_GRAMMARS)}); download it again.")
+    match = _TASK_LINE.search(grammar)
+    if match is None:
+        raise GameError(f"The grammar of {path} names no task ('Your task is to: ...'); download it again.")
+    return Source(problem, match[1])

@@ -1,0 +1,215 @@
+"""An ALFWorld game as a PDDL problem, parsed once into an immutable `Game` that all its episodes share."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+TASK_TYPES = (
+    "pick_and_place_simple",
+    "look_at_obj_in_light",
+    "pick_clean_then_place_in_recep",
+    "pick_heat_then_place_in_recep",
+    "pick_cool_then_place_in_recep",
+    "pick_two_obj_and_place",
+)
+
+_FACT = re.compile(r"\(([^()]+)\)")
+_DECLARATION = re.compile(r"^\s*(\S+) - (\S+)\s*$", re.MULTILINE)
+_GOAL_OBJECT = re.compile(r"\(objecttype \?\w+ (\S+)\)")
+_GOAL_RECEPTACLE = re.compile(r"\(receptacletype \?\w+ (\S+)\)")
+
+# Facts that a game may hold. Another one means a domain that the engine does not know, hence a wrong game.
+_PREDICATES = frozenset(
+    "receptacletype objecttype cancontain pickupable isreceptacleobject openable opened atlocation cleanable heatable "
+    "coolable toggleable sliceable isclean ishot iscool istoggled ison issliced inreceptacle inreceptacleobject "
+    "receptacleatlocation objectatlocation wasinreceptacle checked examined full isreceptacleobjectfull moveable "
+    "holds holdsany holdsanyreceptacleobject = distance total-cost".split()
+)
+
+
+class GameError(ValueError):
+    """A game that cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What wins a game.
+
+    For "look_at_obj_in_light", `object_type` is to be held beside a switched-on lamp of type `lamp_type`. For all
+    others, an object of `object_type` (two for "pick_two_obj_and_place"), clean, hot or cool if the task says so, is
+    to be in one receptacle of `receptacle_type`.
+    """
+
+    task_type: str
+    object_type: str  # e.g. "mugtype"
+    receptacle_type: str | None  # e.g. "deskttype"; None for "look_at_obj_in_light"
+    lamp_type: str | None  # e.g. "desklamptype"; None for all but "look_at_obj_in_light"
+
+
+@dataclass(frozen=True, slots=True)
+class Game:
+    """One game: what never changes, and the initial facts. Ids are PDDL's, in lower case. Treat it as read-only."""
+
+    task: str  # the instruction in words, as the game file has it
+    goal: Goal
+    names: Mapping[str, str]  # id -> name in the text, e.g. "cabinet 1"
+    receptacle_type: Mapping[str, str]  # receptacle -> type, e.g. "cabinettype"
+    object_type: Mapping[str, str]
+    locations: Mapping[str, tuple[str, ...]]  # receptacle -> where the agent can stand to reach it
+    receptacles_at: Mapping[str, tuple[str, ...]]  # location -> receptacles in reach, sorted by id
+    can_contain: frozenset[tuple[str, str]]  # (receptacle type, object type)
+    openable: frozenset[str]
+    pickupable: frozenset[str]
+    cleanable: frozenset[str]
+    heatable: frozenset[str]
+    coolable: frozenset[str]
+    toggleable: frozenset[str]
+    sliceable: frozenset[str]
+    containers: frozenset[str]  # objects that hold others, such as a bowl
+    nested: tuple[tuple[str, str], ...]  # (inner object, outer object), sorted
+    go_to: tuple[tuple[str, str, str], ...]  # (command, receptacle, location), sorted by command
+    start: str  # location of the agent
+    in_receptacle: frozenset[tuple[str, str]]  # initial (object, receptacle)
+    object_at: frozenset[tuple[str, str]]  # initial (object, location)
+    opened: frozenset[str]
+    clean: frozenset[str]
+    hot: frozenset[str]
+    cool: frozenset[str]
+    sliced: frozenset[str]
+    toggled: frozenset[str]
+    introduction: str  # the observation of reset
+
+
+def parse_game(problem: str, task: str) -> Game:
+    """Parse a PDDL problem of the domain "alfred".
+
+    Args:
+        problem: text of the PDDL problem.
+        task: the instruction in words.
+
+    Raises:
+        GameError: it is not a problem of this domain.
+    """
+    text = problem.lower()
+    try:
+        declarations, rest = text.split("(:init", 1)
+        init, goal_text = rest.split("(:goal", 1)
+    except ValueError:
+        raise GameError("the PDDL problem lacks its (:init ...) or (:goal ...) section") from None
+    facts = _facts(init)
+    unknown = facts.keys() - _PREDICATES
+    if unknown:
+        raise GameError(f"the PDDL problem has the unknown predicates {sorted(unknown)}")
+    starts = facts.get("atlocation", [])
+    if len(starts) != 1 or len(starts[0]) != 2:
+        raise GameError(f"the PDDL problem places the agent {len(starts)} times, not once")
+    names = _names(facts, {name for name, _ in _DECLARATION.findall(declarations)})
+
+    places = sorted(facts.get("receptacleatlocation", []))
+    locations: dict[str, tuple[str, ...]] = {}
+    receptacles_at: dict[str, tuple[str, ...]] = {}
+    for receptacle, location in places:
+        locations[receptacle] = (*locations.get(receptacle, ()), location)
+        receptacles_at[location] = (*receptacles_at.get(location, ()), receptacle)
+
+    def ones(predicate: str) -> frozenset[str]:
+        return frozenset(fact[0] for fact in facts.get(predicate, ()))
+
+    return Game(
+        task=task,
+        goal=_goal(goal_text),
+        names=names,
+        receptacle_type=dict(facts.get("receptacletype", ())),
+        object_type=dict(facts.get("objecttype", ())),
+        locations=locations,
+        receptacles_at=receptacles_at,
+        can_contain=frozenset(facts.get("cancontain", ())),
+        openable=ones("openable"),
+        pickupable=ones("pickupable"),
+        cleanable=ones("cleanable"),
+        heatable=ones("heatable"),
+        coolable=ones("coolable"),
+        toggleable=ones("toggleable"),
+        sliceable=ones("sliceable"),
+        containers=ones("isreceptacleobject"),
+        nested=tuple(sorted(facts.get("inreceptacleobject", ()))),
+        go_to=tuple(sorted((f"go to {names[r]}", r, location) for r, location in places)),
+        start=starts[0][1],
+        in_receptacle=frozenset(facts.get("inreceptacle", ())),
+        object_at=frozenset(facts.get("objectatlocation", ())),
+        opened=ones("opened"),
+        clean=ones("isclean"),
+        hot=ones("ishot"),
+        cool=ones("iscool"),
+        sliced=ones("issliced"),
+        toggled=ones("istoggled"),
+        introduction=(
+            "-= Welcome to TextWorld, ALFRED! =-\n\nYou are in the middle of a room. Looking quickly around you, you see "
+            f"{enumerate_names('a ' + names[r] for r, _ in places)}.\n\nYour task is to: {task}"
+        ),
+    )
+
+
+def enumerate_names(names: Iterable[str]) -> str:
+    """ "a", "a, and b", "a, b, and c", or "nothing", as the official grammar lists things."""
+    items = list(names)
+    if not items:
+        return "nothing"
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])}, and {items[-1]}"
+
+
+def _facts(init: str) -> dict[str, list[tuple[str, ...]]]:
+    facts: dict[str, list[tuple[str, ...]]] = {}
+    seen: dict[str, str] = {}  # one string object an id, however many facts name it: a third of the memory
+    for text in _FACT.findall(init):
+        predicate, *arguments = text.split()
+        facts.setdefault(predicate, []).append(tuple(seen.setdefault(a, a) for a in arguments))
+    return facts
+
+
+def _names(facts: Mapping[str, list[tuple[str, ...]]], declared: set[str]) -> dict[str, str]:
+    """Names as alfworld's `Demangler` gives them: of each kind, the highest number to the first id."""
+    entities = {argument for group in facts.values() for fact in group for argument in fact}
+    # The engine of the official release knows only entities that some fact names.
+    ids = sorted(entity for entity in entities if entity in declared or "_bar_" in entity)
+    kinds = {entity: _kind(entity) for entity in ids if "_bar_" in entity}
+    left = Counter(kinds.values())
+    names: dict[str, str] = {}
+    for entity in ids:
+        kind = kinds.get(entity)
+        if kind is None:
+            names[entity] = entity
+        else:
+            names[entity] = f"{kind} {left[kind]}"
+            left[kind] -= 1
+    return names
+
+
+def _kind(entity: str) -> str:
+    kind = entity.split("_bar_", 1)[0]
+    return kind + "basin" if "basin" in entity else kind
+
+
+def _goal(text: str) -> Goal:
+    objects, receptacles = _GOAL_OBJECT.findall(text), _GOAL_RECEPTACLE.findall(text)
+    if "istoggled" in text:
+        if len(objects) != 2:
+            raise GameError(f"the goal names the object types {objects}; it needs a lamp's and an object's")
+        return Goal("look_at_obj_in_light", objects[1], None, objects[0])
+    if not objects or not receptacles:
+        raise GameError("the goal names no object type or no receptacle type")
+    if len(set(objects)) > 1 or len(set(receptacles)) > 1 or "issliced" in text or "inreceptacleobject" in text:
+        raise GameError("the goal is of none of the six task types (games with movable receptacles or slices are not)")
+    states = {
+        "isclean": "pick_clean_then_place_in_recep",
+        "ishot": "pick_heat_then_place_in_recep",
+        "iscool": "pick_cool_then_place_in_recep",
+        "?o2": "pick_two_obj_and_place",
+    }
+    for word, task_type in states.items():
+        if word in text:
+            return Goal(task_type, objects[0], receptacles[0], None)
+    return Goal("pick_and_place_simple", objects[0], receptacles[0], None)

@@ -1,0 +1,112 @@
+"""The contract of a text environment, and the registration of ours with Gymnasium.
+
+An environment is a `gymnasium.Env[str, str]`:
+
+- `reset(seed=, options={"task": task_id})` starts a task. The same task and seed give the same initial state.
+- `step(action)` takes any string. One that means nothing changes nothing.
+- `tasks(split)` lists the task ids of a split.
+- `info` holds, after `reset` and every `step`, the keys of `REQUIRED_INFO`, and `score` where the environment has one.
+- Two keys of `metadata` tell a rollout how to call it: `blocking` (a step may take longer than a tick of an event
+  loop, so call it in a thread) and `thread_safe` (different instances may step in different threads at once).
+
+An environment that lacks the two keys is taken to block and to be thread-safe, as most of users' own are.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import gymnasium
+from gymnasium.spaces import Text
+
+SPLITS = ("train", "valid_seen", "valid_unseen")
+
+REQUIRED_INFO: Mapping[str, type] = {
+    "admissible_actions": list,  # of str, sorted; empty where the environment does not list them
+    "success": bool,  # of the episode so far; never touched by reward shaping
+    "task": str,  # the task's id: reset(options={"task": info["task"]}) plays it again
+    "task_type": str,  # what results are broken down by
+    "goal": str,  # the instruction, in words
+}
+
+
+class AnyText(Text):
+    """A text space that holds every string, of any length and alphabet.
+
+    Gymnasium's own `Text` fixes an alphabet and a length; what a language model says has neither.
+    """
+
+    def __init__(self, sample_length: int = 64) -> None:
+        """Args: sample_length: length in characters of the longest string that `sample` draws."""
+        super().__init__(max_length=sample_length)
+
+    def contains(self, x: Any) -> bool:
+        return isinstance(x, str)
+
+    def __repr__(self) -> str:
+        return "AnyText()"
+
+
+class TextEnv(gymnasium.Env[str, str]):
+    """Base of the environments of this package. An environment of your own need not derive from it."""
+
+    # Gymnasium types `metadata` as a plain attribute; it is a class constant here as everywhere.
+    metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
+        "render_modes": ["ansi"],
+        "blocking": True,
+        "thread_safe": True,
+    }
+    render_mode: str | None = None
+
+    def __init__(self) -> None:
+        self.observation_space = AnyText()
+        self.action_space = AnyText()
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that `tasks` knows."""
+        return SPLITS
+
+    def tasks(self, split: str) -> list[str]:
+        """Task ids of a split, in an order that is the same on every machine.
+
+        Raises:
+            ValueError: no such split, or no task in it.
+        """
+        raise NotImplementedError
+
+    def get_state(self) -> Any:
+        """A snapshot of the running episode that can be pickled. It shares nothing that a later step changes."""
+        raise NotImplementedError
+
+    def set_state(self, state: Any) -> tuple[str, dict[str, Any]]:
+        """Continue from a snapshot, of this or another instance with the same arguments.
+
+        Returns:
+            The observation and the info that were current when the snapshot was taken.
+        """
+        raise NotImplementedError
+
+    def clone(self) -> Self:
+        """An independent environment in the same state of the same episode."""
+        return copy.deepcopy(self)
+
+
+def check_choice(name: str, value: str, known: Sequence[str]) -> None:
+    """Raises ValueError unless `value` is one of `known`."""
+    if value not in known:
+        raise ValueError(f"{name}={value!r} is unknown; choose from {', '.join(map(repr, known))}.")
+
+
+def register_all() -> None:
+    """Register the environments with Gymnasium. Their modules are imported when one is made."""
+    entry_points = {
+        "env_wrappers/ALFWorld-v0": "env_wrappers.alfworld.env:make_alfworld",
+    }
+    for env_id, entry_point in entry_points.items():
+        if env_id not in gymnasium.registry:
+            # No time limit: the number of turns is the rollout's, or Gymnasium's TimeLimit's. No passive checker: it
+            # warns about spaces that it does not know; the tests run Gymnasium's full checker instead.
+            gymnasium.register(env_id, entry_point=entry_point, disable_env_checker=True)
