@@ -1,0 +1,1 @@
+"""Engines that sample the agent's turns, the pool that routes to them, and the way of the weights."""

@@ -1,0 +1,159 @@
+"""Engine on vLLM's AsyncLLM; the same code for its CPU and CUDA wheels.
+
+    generate ──► AsyncLLM (this process) ──ZMQ──► EngineCore (its own process: scheduler, paged KV cache, model)
+    load_weights: compare manifest ─► pause, drop prefix cache ─► worker reads file ─► stamp version ─► resume
+
+Every completion carries the version that EngineCore had when it sampled the first token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from proxmo_rllib.inference import vllm_internals as internals
+from proxmo_rllib.inference.engine import EngineConfig, EngineDeadError, check_request
+from proxmo_rllib.inference.weights import check_manifest, local_checkpoint, manifest_of_checkpoint, manifest_of_file
+from proxmo_rllib.types import Completion, SamplingParams
+
+
+class VLLMEngine:
+    """See `Engine`. Holds one AsyncLLM, which has a child process."""
+
+    def __init__(self, config: EngineConfig, version: int = 0) -> None:
+        internals.require_vllm()
+        internals.set_environment(config.threads)
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        folder = local_checkpoint(config.model)
+        self._manifest = manifest_of_checkpoint(folder)
+        self._config = config
+        arguments = {**engine_arguments(config, str(folder)), **config.engine_kwargs}
+        self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+        self._vocab_size = int(self._llm.model_config.get_vocab_size())
+        self._version = version
+        self._stamped = False
+        self._broken: str | None = None
+        self._numbers = itertools.count()
+        self._loading = asyncio.Lock()
+
+    @property
+    def version(self) -> int:
+        return self._version
+
+    async def generate(self, prompt_ids: Sequence[int] | np.ndarray, params: SamplingParams) -> Completion:
+        ids = np.asarray(prompt_ids)
+        check_request(ids, params.max_tokens, self._vocab_size, self._config.max_model_len)
+        output = await self._run(
+            ids,
+            temperature=params.temperature,
+            max_tokens=params.max_tokens,
+            stop_token_ids=list(params.stop_token_ids),
+            seed=params.seed,
+            logprobs=0,  # the sampled token's only
+        )
+        sampled = output.outputs[0]
+        return Completion(
+            token_ids=np.array(sampled.token_ids, np.int32),
+            logprobs=np.array(
+                [at[token].logprob for token, at in zip(sampled.token_ids, sampled.logprobs, strict=True)], np.float32
+            ),
+            finish_reason=sampled.finish_reason,
+            policy_version=internals.weight_version(output),
+        )
+
+    async def score(self, token_ids: Sequence[int] | np.ndarray, num_context: int) -> np.ndarray:
+        ids = np.asarray(token_ids)
+        check_request(ids, 1, self._vocab_size, self._config.max_model_len)
+        if not 1 <= num_context <= len(ids):
+            raise ValueError(f"num_context={num_context}: must be between 1 and the number of tokens, {len(ids)}.")
+        output = await self._run(ids, temperature=1.0, max_tokens=1, prompt_logprobs=0)
+        logprobs = [at[int(token)].logprob for token, at in zip(ids[1:], output.prompt_logprobs[1:], strict=True)]
+        return np.array(logprobs[num_context - 1 :], np.float32)
+
+    async def load_weights(self, path: str | Path, version: int) -> None:
+        check_manifest(await asyncio.to_thread(manifest_of_file, path), self._manifest)
+        async with self._loading:
+            await self._stamp()
+            try:
+                # "keep": requests in flight go on afterwards, their KV cache recomputed under the new weights.
+                await self._llm.pause_generation(mode="keep", clear_cache=True)
+                await self._llm.collective_rpc("proxmo_load_weights", args=(str(path),))
+                await self._llm.update_weight_version(str(version))
+                await self._llm.resume_generation()
+            except Exception as error:
+                # Old and new weights may be mixed now: never serve again, rather than serve that.
+                self._broken = f"loading weights of version {version} broke half-way: {error}"
+                raise EngineDeadError(f"vLLM engine: {self._broken}") from error
+            self._version = version
+
+    async def check_health(self) -> None:
+        from vllm.v1.engine.exceptions import EngineDeadError as VLLMDeadError
+
+        if self._broken:
+            raise EngineDeadError(f"vLLM engine: {self._broken}")
+        try:
+            await self._llm.check_health()
+        except VLLMDeadError as error:
+            raise EngineDeadError("vLLM's EngineCore process is dead; its log says why.") from error
+
+    def close(self) -> None:
+        self._broken = self._broken or "it was closed"
+        self._llm.shutdown()
+
+    async def _run(self, ids: np.ndarray, **sampling: Any) -> Any:
+        """One request to the end. Returns vLLM's RequestOutput."""
+        from vllm import SamplingParams as VLLMSamplingParams
+        from vllm.inputs import tokens_input
+        from vllm.sampling_params import RequestOutputKind
+        from vllm.v1.engine.exceptions import EngineDeadError as VLLMDeadError
+
+        if self._broken:
+            raise EngineDeadError(f"vLLM engine: {self._broken}")
+        if not self._stamped:
+            async with self._loading:
+                await self._stamp()
+        parameters = VLLMSamplingParams(
+            **sampling,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            detokenize=False,
+            ignore_eos=True,  # only the caller's stop tokens end a response
+        )
+        output = None
+        try:
+            async for output in self._llm.generate(tokens_input(ids.tolist()), parameters, str(next(self._numbers))):
+                pass
+        except VLLMDeadError as error:
+            raise EngineDeadError("vLLM's EngineCore process is dead; its log says why.") from error
+        return output
+
+    async def _stamp(self) -> None:
+        """Tells EngineCore the first version, which the constructor could not await."""
+        if not self._stamped:
+            await self._llm.update_weight_version(str(self._version))
+            self._stamped = True
+
+
+def engine_arguments(config: EngineConfig, folder: str) -> dict[str, Any]:
+    """Arguments of vLLM's AsyncEngineArgs; `config.engine_kwargs` override them."""
+    platform = internals.cpu_settings() if internals.platform_is_cpu() else {}
+    return {
+        "model": folder,
+        "dtype": config.dtype,
+        "max_model_len": config.max_model_len,
+        "max_num_seqs": config.max_num_seqs,
+        "seed": config.seed,
+        "skip_tokenizer_init": True,  # token ids in, token ids out
+        "enable_prefix_caching": True,
+        "logprobs_mode": "processed_logprobs",  # of the behaviour policy, temperature included
+        "disable_log_stats": True,
+        "generation_config": "vllm",  # the checkpoint's own defaults (top-p, top-k) would bias the logprobs
+        "worker_extension_cls": internals.WORKER_EXTENSION,
+        **platform,
+    }
