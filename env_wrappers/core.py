@@ -15,6 +15,7 @@ An environment that lacks the two keys is taken to block and to be thread-safe, 
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -92,6 +93,26 @@ class TextEnv(gymnasium.Env[str, str]):
     def clone(self) -> Self:
         """An independent environment in the same state of the same episode."""
         return copy.deepcopy(self)
+
+
+_PLACEHOLDER = re.compile(r"<\w+>")
+
+
+def is_admissible(action: str, admissible: Sequence[str]) -> bool:
+    """Whether an action is one of the admissible ones.
+
+    Where an action takes free text, the environment lists it once with a placeholder: "search[<query>]" stands for
+    every "search[...]" with something between the brackets.
+    """
+    if action in admissible:
+        return True
+    for entry in admissible:
+        if "<" in entry and (match := _PLACEHOLDER.search(entry)):
+            before, after = entry[: match.start()], entry[match.end() :]
+            fits = action.startswith(before) and action.endswith(after)
+            if fits and action[len(before) : len(action) - len(after)].strip():
+                return True
+    return False
 
 
 def check_choice(name: str, value: str, known: Sequence[str]) -> None:
