@@ -17,16 +17,19 @@ HISTOGRAM = ("0", "0_to_25", "25_to_50", "50_to_75", "75_to_100", "100")
 def diagnostics(advantages: Advantages) -> dict[str, float]:
     """What one iteration logs under `advantages/`; every value is a finite float.
 
-    - `success_rate/mean`, and `success_rate/share_<bin>`: share of the groups whose success rate (percent) is in the bin;
-      the bins 0 and 100 hold the groups without contrast, an edge between two bins belongs to the upper one.
-    - `groups`, `groups_of_one`: a group of one is a warning, it has no advantage at all.
-    - `groups_without_contrast`: share of the groups whose episode advantage is zero throughout.
-    - `modulation/min`, `modulation/max`, `modulation/mean`: over turns.
-    - `total|episode|step/mean`, `.../std`, `.../abs_max`: over turns. A mean that drifts off zero is the first sign of a biased baseline.
+    - `groups`; `groups_of_one`: a warning, they get no advantage at all; `groups_without_contrast`: share of the groups
+      whose episode advantage is zero throughout.
+    - `success_rate/mean` over groups, and `success_rate/share_<bin>`: share of the groups whose success rate in percent
+      is in the bin. The bins 0 and 100 hold the groups without contrast; an edge belongs to the bin above.
+    - `modulation/min`, `modulation/max`, `modulation/mean` over turns.
+    - `total/...`, `episode/...`, `step/...`: `mean`, `std` and `abs_max` over turns. A mean that drifts off zero is the
+      first sign of a biased baseline.
+    - `returns/mean`, `returns/std` over turns, unit of reward.
     - `step/neighbourhood_mean`, `step/neighbourhood_min`: effective number of turns behind a baseline, `1 / sum(w^2)`.
     - `step/self_weight_mean`: how much of its own return a baseline contains.
-    - `anchors/distinct_share`, `anchors/singleton_share`: distinct anchors a turn, within groups, and the share of turns
-      whose anchor nobody in the group shares; exact grouping is blind on those.
+    - `anchors/distinct_share`: distinct anchors of a group over its turns.
+    - `anchors/singleton_share`: share of the turns whose anchor no other turn of the group has; exact grouping is blind
+      on those.
     """
     table = advantages.table
     rates = np.fromiter(advantages.success_rate.values(), dtype=np.float64)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from proxmo_rllib.advantages.table import FloatArray
+from proxmo_rllib.advantages.episode import MeanOver, episode_weight, group_mean, relative_outcome
+from proxmo_rllib.advantages.table import FloatArray, TurnTable
 
 DEFAULT_BETA = 0.1
 HALF_SPAN = float(1.0 / (1.0 + np.exp(-1.0)) - 0.5)  # sigmoid(1) - 0.5, the largest deviation at beta 1
@@ -44,3 +45,13 @@ def resolve_beta(psc_beta: float | None, psc_range: float | None, default: float
     if psc_range is not None:
         return psc_range / HALF_SPAN
     return default if psc_beta is None else psc_beta
+
+
+def modulated_outcome(
+    table: TurnTable, *, alpha: float, beta: float, normalize_std: bool, mean_over: MeanOver
+) -> tuple[FloatArray, FloatArray]:
+    """ProxMO's episode advantage `w(R, p) * (R - p) / (std + eps)` and its factor `w`, each of shape [episodes]."""
+    success = table.episode_success
+    rate = group_mean(table, success, episode_weight(table, mean_over))[table.episode_group]
+    factor = modulation(success, rate, alpha=alpha, beta=beta)
+    return factor * relative_outcome(table, success, normalize_std=normalize_std, mean_over=mean_over), factor

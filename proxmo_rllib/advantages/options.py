@@ -68,8 +68,8 @@ OPTIONS: dict[str, Option] = {
         "'all', 'step', or a window of at least 0 time steps", lambda v: v in ("all", "step") or _count(v, 0)
     ),
     "similarity": Option(
-        "'tfidf', 'exact', 'embedding', or a function of a list of anchors",
-        lambda v: callable(v) or (isinstance(v, str) and v in ("tfidf", "exact", "embedding")),
+        "'tfidf', 'exact', 'embedding:<folder of a Model2Vec model>', or a function of a list of anchors",
+        lambda v: callable(v) or (isinstance(v, str) and (v in ("tfidf", "exact") or v.startswith("embedding:"))),
     ),
     "tfidf_token_pattern": Option("a regular expression of one token, with at most one group", _pattern),
     "tfidf_max_features": Option("a number of terms of at least 1, or None", _optional(lambda v: _count(v, 1))),

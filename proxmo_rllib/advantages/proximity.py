@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from proxmo_rllib.advantages.embedding import load_embedding
 from proxmo_rllib.advantages.similarity import (
     ExactKernel,
     Kernel,
@@ -20,12 +21,14 @@ from proxmo_rllib.advantages.similarity import (
     kernel_from_function,
     sparse_cosine_kernel,
 )
-from proxmo_rllib.advantages.table import FloatArray, IntArray, TurnTable
-from proxmo_rllib.advantages.tfidf import TOKEN_PATTERN, tfidf_vectors
+from proxmo_rllib.advantages.table import FloatArray, IntArray, TurnTable, distinct_anchors
+from proxmo_rllib.advantages.tfidf import tfidf_vectors
+from proxmo_rllib.advantages.tokens import TOKEN_PATTERN
 
 TimePooling = Literal["all", "step"] | int
+IdfScope = Literal["group", "batch"]
 
-BLOCK_ENTRIES = 1 << 22  # of one block of weights: 32 MiB
+BLOCK_ENTRIES = 1 << 19  # of one block of weights: 4 MiB, which a core's cache can hold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +39,7 @@ class SoftAggregation:
     similarity: Similarity = "tfidf"
     include_self: bool = True  # the paper's sum runs over every turn of the group, the turn itself among them
     time_pooling: TimePooling = "all"  # "step": turns of the same time step; k: within k time steps
-    idf_scope: Literal["group", "batch"] = "group"
+    idf_scope: IdfScope = "group"
     token_pattern: str = TOKEN_PATTERN
     max_features: int | None = None
     blank_matches_itself: bool = True  # False: a blank anchor has similarity 0 to itself, as in the official code
@@ -93,9 +96,8 @@ def soft_neighbours(table: TurnTable, turn: int, options: SoftAggregation) -> Ne
     """The turns that `soft_baseline` averaged for one turn, with their weights."""
     group = _one_group(table, turn, options)
     local = int(np.flatnonzero(group.rows == turn)[0])
-    for members, pool in _pools(table.time_step[group.rows], options.time_pooling):
-        if local in members:
-            break
+    pools = _pools(table.time_step[group.rows], options.time_pooling)
+    pool = next(pool for members, pool in pools if local in members)
     anchor = group.anchor_of[[local]]
     distinct, columns = np.unique(group.anchor_of[pool], return_inverse=True)
     similarity = group.kernel.block(anchor, distinct)[0, columns]
@@ -213,11 +215,8 @@ def _kernel(anchors: Sequence[str], counts: IntArray, options: SoftAggregation) 
             max_features=options.max_features,
         )
         return sparse_cosine_kernel(vectors, identity=options.blank_matches_itself)
-    if callable(options.similarity):
-        return kernel_from_function(options.similarity, anchors)
-    from proxmo_rllib.advantages.embedding import embed  # an optional extra: imported by those who ask for it
-
-    return kernel_from_function(embed, anchors)
+    function = options.similarity if callable(options.similarity) else load_embedding(options.similarity)
+    return kernel_from_function(function, anchors)
 
 
 def _groups_with_batch_idf(table: TurnTable, options: SoftAggregation) -> Iterator[_Group]:
@@ -232,13 +231,3 @@ def _groups_with_batch_idf(table: TurnTable, options: SoftAggregation) -> Iterat
     for rows in table.rows_by_group():
         used, local = np.unique(anchor_of[rows], return_inverse=True)
         yield _Group(rows, local, sparse_cosine_kernel(vectors[used], identity=options.blank_matches_itself))
-
-
-def distinct_anchors(table: TurnTable, rows: IntArray) -> tuple[list[str], IntArray]:
-    """The distinct anchors of some turns in order of appearance, and the index of each turn's among them."""
-    seen: dict[str, int] = {}
-    anchor = table.anchor
-    index = np.fromiter(
-        (seen.setdefault(anchor[row], len(seen)) for row in rows.tolist()), dtype=np.int64, count=len(rows)
-    )
-    return list(seen), index

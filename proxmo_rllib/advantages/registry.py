@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
@@ -52,6 +53,21 @@ def register_estimator(name: str) -> Callable[[_Estimator], _Estimator]:
     return register
 
 
+def register_preset(name: str, function: Callable[..., Advantages], **fixed: Any) -> Callable[..., Advantages]:
+    """Make an estimator with some options fixed known by a name; the fixed ones are options no more."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def preset(table: TurnTable, **options: Any) -> Advantages:
+        return function(table, **fixed, **options)
+
+    preset.__qualname__ = preset.__name__ = name
+    preset.__doc__ = f"`{function.__name__}` with {', '.join(f'{k}={v!r}' for k, v in fixed.items())}."
+    remaining = [parameter for parameter in signature.parameters.values() if parameter.name not in fixed]
+    preset.__signature__ = signature.replace(parameters=remaining)  # type: ignore[attr-defined]
+    return register_estimator(name)(preset)
+
+
 def estimate_advantages(table: TurnTable, name: str = "proxmo", **options: Any) -> Advantages:
     """Advantages of every turn by the estimator of that name.
 
@@ -98,8 +114,8 @@ def validate_options(name: str, options: Mapping[str, Any]) -> None:
 def _require_known(name: str, options: Mapping[str, Any]) -> None:
     if name not in ESTIMATORS:
         raise ValueError(
-            f"advantage estimator {name!r} is not known{_suggestion(name, ESTIMATORS)}; known are {sorted(ESTIMATORS)}. "
-            "An own one becomes known with @register_estimator(name)."
+            f"advantage estimator {name!r} is not known{_suggestion(name, ESTIMATORS)}; "
+            f"known are {sorted(ESTIMATORS)}. An own one becomes known with @register_estimator(name)."
         )
     known = _options(ESTIMATORS[name])
     for option, value in options.items():

@@ -14,9 +14,20 @@ from proxmo_rllib.advantages.table import FloatArray, IntArray, TurnTable
 class StepComparison(Protocol):
     """Which turns stood behind each turn's step advantage; what the diagnostics and the explanation read."""
 
-    baseline: FloatArray  # [turns] unit of reward
-    self_weight: FloatArray  # [turns] weight of the turn in its own baseline
-    neighbourhood: FloatArray  # [turns] effective number of turns behind the baseline
+    @property
+    def baseline(self) -> FloatArray:
+        """Shape [turns], unit of reward."""
+        ...
+
+    @property
+    def self_weight(self) -> FloatArray:
+        """Weight of the turn in its own baseline, shape [turns]."""
+        ...
+
+    @property
+    def neighbourhood(self) -> FloatArray:
+        """Effective number of turns behind the baseline, shape [turns]."""
+        ...
 
     def neighbours(self, turn: int) -> tuple[IntArray, FloatArray, FloatArray]:
         """Rows of the turns behind the baseline of `turn`, their weights and their similarities to it."""

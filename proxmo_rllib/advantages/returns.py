@@ -39,3 +39,11 @@ def returns_to_go(table: TurnTable, gamma: float, invalid_action_penalty: float 
         rows, following = rows[following >= 0], following[following >= 0]
         returns[rows] += gamma * returns[following]
     return returns
+
+
+def step_advantage(table: TurnTable, returns: FloatArray, baseline: FloatArray) -> FloatArray:
+    """`A_S(t) = G_t - B_t`, shape [turns], unit of reward.
+
+    Zero in a group of one: with no other episode to compare with, it would only tell early turns from late ones.
+    """
+    return np.where(table.in_group_of_one(), 0.0, returns - baseline)

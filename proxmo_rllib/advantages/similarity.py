@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from scipy import sparse
@@ -20,14 +20,18 @@ class Kernel(Protocol):
     """Similarities between the distinct anchors of one group."""
 
     def block(self, rows: IntArray, cols: IntArray) -> FloatArray:
-        """Similarity of the anchors `rows` to the anchors `cols`, a fresh array of shape [rows, cols]."""
+        """Similarity of the anchors `rows` to the anchors `cols`, a fresh array of shape [rows, cols].
+
+        Both are ascending, and `cols` contains `rows`.
+        """
         ...
 
 
 # A user's own similarity: distinct anchors of a group in; out comes one vector an anchor, shape [anchors, dimensions],
 # compared by cosine, or a Kernel.
 SimilarityFunction = Callable[[Sequence[str]], "FloatArray | Kernel"]
-Similarity = Literal["tfidf", "exact", "embedding"] | SimilarityFunction
+# "tfidf", "exact", "embedding:<folder>", or a function.
+Similarity = str | SimilarityFunction
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +62,12 @@ class CosineKernel:
     identity: bool = True
 
     def block(self, rows: IntArray, cols: IntArray) -> FloatArray:
-        similarity = self.vectors[rows] @ self.vectors[cols].T
+        columns = self.vectors if len(cols) == len(self.vectors) else self.vectors[cols]
+        # The same array on both sides: numpy then computes only one half of the product.
+        asking = columns if len(rows) == len(cols) else self.vectors[rows]
+        similarity = asking @ columns.T
         if self.identity:
-            similarity[rows[:, None] == cols[None, :]] = 1.0
+            similarity[np.arange(len(rows)), np.searchsorted(cols, rows)] = 1.0
         return similarity
 
 
@@ -100,7 +107,7 @@ def kernel_from_function(function: SimilarityFunction, anchors: Sequence[str]) -
     vectors = np.asarray(result)
     if vectors.ndim != 2 or len(vectors) != len(anchors) or not np.isfinite(vectors).all():
         raise ValueError(
-            f"similarity={function!r}: returned an array of shape {vectors.shape} for {len(anchors)} anchors; return one "
-            "finite vector an anchor, shape [anchors, dimensions], or a Kernel."
+            f"similarity={function!r}: returned an array of shape {vectors.shape} for {len(anchors)} anchors; "
+            "return one finite vector an anchor, shape [anchors, dimensions], or a Kernel."
         )
     return cosine_kernel(vectors)

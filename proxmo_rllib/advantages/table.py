@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -83,8 +84,8 @@ class TurnTable:
         if len(changed):
             row = int(changed[0])
             raise ValueError(
-                f"TurnTable: row {row} (group {group[row]!r}, episode {episode[row]!r}) has success={success[row]}, but "
-                f"row {int(first[pairs[row]])} of the same episode has the opposite; "
+                f"TurnTable: row {row} (group {group[row]!r}, episode {episode[row]!r}) has success={success[row]}, "
+                f"but row {int(first[pairs[row]])} of the same episode has the opposite; "
                 "repeat the episode's flag on each of its turns."
             )
         values: dict[str, object] = {
@@ -122,6 +123,10 @@ class TurnTable:
         """Number of episodes of each group, shape [groups]."""
         return np.bincount(self.episode_group, minlength=self.num_groups)
 
+    def in_group_of_one(self) -> BoolArray:
+        """Whether the turn's episode has no other episode in its group to be compared with, shape [turns]."""
+        return (self.episodes_per_group() == 1)[self.group_of]
+
     def success_rate(self) -> FloatArray:
         """Share of successful episodes of each group, shape [groups]."""
         wins = np.bincount(self.episode_group, weights=self.episode_success, minlength=self.num_groups)
@@ -134,7 +139,7 @@ class TurnTable:
         yield from np.split(order, ends[:-1])
 
 
-def _as_list(column: Sequence[Hashable]) -> list[Hashable]:
+def _as_list(column: Sequence[Any] | npt.NDArray[Any]) -> list[Any]:
     return column.tolist() if isinstance(column, np.ndarray) else list(column)
 
 
@@ -171,3 +176,13 @@ def _factorize(values: list[Hashable]) -> tuple[IntArray, list[Hashable]]:
     seen: dict[Hashable, int] = {}
     codes = np.fromiter((seen.setdefault(value, len(seen)) for value in values), dtype=np.int64, count=len(values))
     return codes, list(seen)
+
+
+def distinct_anchors(table: TurnTable, rows: IntArray) -> tuple[list[str], IntArray]:
+    """The distinct anchors of some turns in order of appearance, and the index of each turn's among them."""
+    seen: dict[str, int] = {}
+    anchor = table.anchor
+    index = np.fromiter(
+        (seen.setdefault(anchor[row], len(seen)) for row in rows.tolist()), dtype=np.int64, count=len(rows)
+    )
+    return list(seen), index

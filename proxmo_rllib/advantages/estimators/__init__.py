@@ -1,8 +1,25 @@
 """One module an estimator; importing this package registers them all."""
 
 from proxmo_rllib.advantages.estimators import (
+    dr_grpo,
+    gigpo,
     grpo,
+    maxrl,
     proxmo,
+    proxmo_official,
+    proxmo_without_aggregation,
+    reinforce_plus_plus_baseline,
+    rloo,
 )
 
-__all__ = ["grpo", "proxmo"]
+__all__ = [
+    "dr_grpo",
+    "gigpo",
+    "grpo",
+    "maxrl",
+    "proxmo",
+    "proxmo_official",
+    "proxmo_without_aggregation",
+    "reinforce_plus_plus_baseline",
+    "rloo",
+]
