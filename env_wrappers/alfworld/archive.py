@@ -75,6 +75,7 @@ def _unpack(path: Path, target: Path) -> None:
         ):
             for name, line in _records(path):
                 archive.writestr(zipfile.ZipInfo(name), line, zipfile.ZIP_DEFLATED)
+        os.chmod(temporary, 0o644)  # mkstemp lets only its user read it
         os.replace(temporary, target)
     except BaseException:
         os.unlink(temporary)

@@ -6,10 +6,7 @@ needs no planner, no grammar and no subprocess.
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import NamedTuple
-
-from env_wrappers.alfworld.problem import Game, enumerate_names
+from env_wrappers.alfworld.problem import Action, Game, enumerate_names
 
 NOTHING_HAPPENS = "Nothing happens."
 
@@ -29,14 +26,6 @@ Available commands:
   cool (object) with (receptacle):  cool an object using a receptacle
   slice (object) with (object):     slice an object using a sharp object
 """
-
-
-class Action(NamedTuple):
-    """What a command does. `target` is the thing acted on, `other` the receptacle, location or tool."""
-
-    verb: str
-    target: str = ""
-    other: str = ""
 
 
 _ALWAYS = {verb: Action(verb) for verb in ("help", "inventory", "look")}
@@ -132,10 +121,7 @@ class State:
 
     def _actions(self) -> dict[str, Action]:
         game, names, location = self.game, self.game.names, self.location
-        actions = dict(_ALWAYS)
-        for command, receptacle, place in game.go_to:
-            if place != location:
-                actions[command] = Action("go", receptacle, place)
+        actions = {command: action for command, action in game.go_to if action.other != location} | _ALWAYS
         held = self.holding
         reachable = game.receptacles_at.get(location, ())
         for receptacle in reachable:
@@ -147,9 +133,7 @@ class State:
             if held:
                 self._add_uses_of(held, receptacle, actions)
             takeable = held is None and self.accessible(receptacle)
-            for thing, container in self.in_receptacle:
-                if container != receptacle:
-                    continue
+            for thing in [thing for thing, container in self.in_receptacle if container == receptacle]:
                 if takeable and thing in game.pickupable:
                     actions[f"take {names[thing]} from {name}"] = Action("take", thing, receptacle)
                 if thing in game.toggleable:
@@ -188,15 +172,16 @@ class State:
                 and self.location in game.locations.get(receptacle, ())
                 for lamp, receptacle in self.in_receptacle
             )
-        right = Counter(
+        right = [
             receptacle
             for thing, receptacle in self.in_receptacle
             if object_type.get(thing) == goal.object_type
             and game.receptacle_type.get(receptacle) == goal.receptacle_type
             and self.prepared(thing)
-        )
-        needed = 2 if goal.task_type == "pick_two_obj_and_place" else 1
-        return any(count >= needed for count in right.values())
+        ]
+        if goal.task_type == "pick_two_obj_and_place":
+            return len(set(right)) < len(right)  # two in one receptacle
+        return bool(right)
 
     def prepared(self, thing: str) -> bool:
         """Whether an object is clean, hot or cool as the goal asks; True where it asks nothing."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-import numpy as np
-
 from env_wrappers.alfworld.engine import State
 from env_wrappers.alfworld.games import Library, open_library
 from env_wrappers.alfworld.generator import GeneratorConfig
+from env_wrappers.alfworld.problem import Game
 from env_wrappers.core import TextEnv, check_choice
 
 ENGINES = ("native", "textworld")
@@ -33,32 +33,27 @@ def make_alfworld(engine: str = "native", **arguments: Any) -> TextEnv:
     return ALFWorldEnv(**arguments)
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """A moment of an episode. Small: the game is named, not held."""
+def choose_task(env: TextEnv, options: dict[str, Any] | None) -> str:
+    """The task that the options of `reset` name, or one drawn with the environment's generator.
 
-    task: str
-    observation: str
-    location: str
-    holding: str | None
-    facts: tuple[frozenset[Any], ...]  # in the order of `_FACTS`
-
-
-_FACTS = ("in_receptacle", "object_at", "taken_from", "opened", "clean", "hot", "cool", "sliced", "toggled")
-
-
-class ALFWorldEnv(TextEnv):
-    """ALFWorld with the native engine.
-
-    The observation is what the official engine says, character for character. The reward is 1 when the goal is
-    reached, which ends the episode, and 0 before. There is no limit of steps.
+    Raises:
+        ValueError: an option that nobody reads, or a task that is no string.
     """
+    options = options or {}
+    unknown = options.keys() - {"task", "split"}
+    if unknown:
+        raise ValueError(f"options has the unknown keys {sorted(unknown)}; use 'task' (an id) or 'split'.")
+    task = options.get("task")
+    if task is None:
+        tasks = env.tasks(options.get("split", "train"))
+        return tasks[int(env.np_random.integers(len(tasks)))]
+    if not isinstance(task, str):
+        raise ValueError(f"options['task']={task!r} is no string; env.unwrapped.tasks(split) lists the ids.")
+    return task
 
-    metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
-        "render_modes": ["ansi"],
-        "blocking": False,  # a step takes microseconds
-        "thread_safe": True,
-    }
+
+class GamesEnv(TextEnv):
+    """What the environments of both engines share: arguments, the library of games, the choice of a task."""
 
     def __init__(
         self,
@@ -86,35 +81,73 @@ class ALFWorldEnv(TextEnv):
             render_mode: None or "ansi".
         """
         super().__init__()
-        self._arguments = {
-            "games": games,
-            "rooms": rooms if rooms is None or isinstance(rooms, str) else tuple(rooms),
-            "task_types": task_types if task_types is None or isinstance(task_types, str) else tuple(task_types),
-            "max_receptacles": max_receptacles,
-            "max_objects": max_objects,
-            "num_tasks": num_tasks,
-            "seed": seed,
-            "render_mode": render_mode,
-        }
-        self._open()
-
-    def _open(self) -> None:
-        arguments = self._arguments
-        self.render_mode = arguments["render_mode"]
-        self.library: Library = open_library(
-            arguments["games"],
-            GeneratorConfig(
-                seed=arguments["seed"],
-                rooms=arguments["rooms"],
-                task_types=arguments["task_types"],
-                max_receptacles=arguments["max_receptacles"],
-                max_objects=arguments["max_objects"],
-            ),
-            arguments["num_tasks"],
+        self.render_mode = render_mode
+        config = GeneratorConfig(
+            seed=seed,
+            rooms=_as_tuple(rooms),
+            task_types=_as_tuple(task_types),
+            max_receptacles=max_receptacles,
+            max_objects=max_objects,
         )
-        self._state: State | None = None
+        self._library_arguments = (games, config, num_tasks)
+        self.library: Library = open_library(*self._library_arguments)
         self._task = ""
         self._observation = ""
+
+    def tasks(self, split: str) -> list[str]:
+        return self.library.tasks(split)
+
+    def render(self) -> str | None:  # type: ignore[override]
+        return self._observation if self.render_mode == "ansi" else None
+
+    def _start(self, seed: int | None, options: dict[str, Any] | None) -> Game:
+        """Seed, choose the task and load its game."""
+        super().reset(seed=seed)
+        self._task = self.library.canonical(choose_task(self, options))
+        return self.library.load(self._task)
+
+    def _info(self, game: Game, actions: list[str], won: bool) -> dict[str, Any]:
+        return {
+            "admissible_actions": actions,
+            "success": won,
+            "task": self._task,
+            "task_type": game.goal.task_type,
+            "goal": game.task.rstrip("."),
+        }
+
+
+def _as_tuple(names: Sequence[str] | None) -> Any:
+    # A list, as configs read from files have, is as good; anything else is for the generator's config to refuse.
+    return tuple(names) if isinstance(names, list) else names
+
+
+_FACTS = ("in_receptacle", "object_at", "taken_from", "opened", "clean", "hot", "cool", "sliced", "toggled")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A moment of an episode. Small: the game is named, not held."""
+
+    task: str
+    observation: str
+    location: str
+    holding: str | None
+    facts: tuple[frozenset[Any], ...]  # in the order of `_FACTS`
+
+
+class ALFWorldEnv(GamesEnv):
+    """ALFWorld with the native engine.
+
+    The observation is what the official engine says, character for character. The reward is 1 when the goal is
+    reached, which ends the episode, and 0 before. There is no limit of steps.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
+        "render_modes": ["ansi"],
+        "blocking": False,  # a step takes microseconds
+        "thread_safe": True,
+    }
+    _state: State | None = None
 
     @property
     def state(self) -> State:
@@ -127,9 +160,6 @@ class ALFWorldEnv(TextEnv):
             raise RuntimeError("No episode is running; call reset() before step(), get_state() or state.")
         return self._state
 
-    def tasks(self, split: str) -> list[str]:
-        return self.library.tasks(split)
-
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Start a task.
 
@@ -137,30 +167,19 @@ class ALFWorldEnv(TextEnv):
             seed: draws the task where `options` names none. A task alone determines its initial state.
             options: {"task": id}, or {"split": name} to draw from another split than "train".
         """
-        super().reset(seed=seed)
-        self._task = self.library.canonical(choose_task(self, options))
-        game = self.library.load(self._task)
+        game = self._start(seed, options)
         self._state = State(game)
         self._observation = game.introduction
-        return self._observation, self._info()
+        return self._observation, self._current_info()
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         state = self.state
         self._observation = state.step(action)
-        return self._observation, float(state.won), state.won, False, self._info()
+        return self._observation, float(state.won), state.won, False, self._current_info()
 
-    def _info(self) -> dict[str, Any]:
+    def _current_info(self) -> dict[str, Any]:
         state = self.state
-        return {
-            "admissible_actions": sorted(state.actions),
-            "success": state.won,
-            "task": self._task,
-            "task_type": state.game.goal.task_type,
-            "goal": state.game.task.rstrip("."),
-        }
-
-    def render(self) -> str | None:  # type: ignore[override]
-        return self._observation if self.render_mode == "ansi" else None
+        return self._info(state.game, sorted(state.actions), state.won)
 
     def get_state(self) -> Snapshot:
         state = self.state
@@ -174,44 +193,24 @@ class ALFWorldEnv(TextEnv):
             setattr(restored, name, set(fact))
         restored.refresh()
         self._state, self._task, self._observation = restored, state.task, state.observation
-        return self._observation, self._info()
+        return self._observation, self._current_info()
 
     def clone(self) -> Self:
         other: Self = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other._state = self._state.clone() if self._state else None
         if self._np_random is not None:
-            other._np_random = np.random.default_rng()
-            other._np_random.bit_generator.state = self._np_random.bit_generator.state
+            other._np_random = copy.deepcopy(self._np_random)
         return other
 
     def __getstate__(self) -> dict[str, Any]:
         """Arguments and a snapshot: a pickle needs no game in it."""
-        attributes = {k: v for k, v in self.__dict__.items() if k not in ("library", "_state")}
+        attributes = {name: value for name, value in self.__dict__.items() if name not in ("library", "_state")}
         return attributes | {"snapshot": self.get_state() if self._state else None}
 
     def __setstate__(self, attributes: dict[str, Any]) -> None:
         snapshot = attributes.pop("snapshot")
         self.__dict__.update(attributes)
-        self._open()
+        self.library = open_library(*self._library_arguments)
         if snapshot is not None:
             self.set_state(snapshot)
-
-
-def choose_task(env: TextEnv, options: dict[str, Any] | None) -> str:
-    """The task that the options of `reset` name, or one drawn with the environment's generator.
-
-    Raises:
-        ValueError: an option that nobody reads, or a task that is no string.
-    """
-    options = options or {}
-    unknown = options.keys() - {"task", "split"}
-    if unknown:
-        raise ValueError(f"options has the unknown keys {sorted(unknown)}; use 'task' (an id) or 'split'.")
-    task = options.get("task")
-    if task is None:
-        tasks = env.tasks(options.get("split", "train"))
-        return tasks[int(env.np_random.integers(len(tasks)))]
-    if not isinstance(task, str):
-        raise ValueError(f"options['task']={task!r} is no string; env.unwrapped.tasks(split) lists the ids.")
-    return task

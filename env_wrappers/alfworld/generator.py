@@ -26,8 +26,10 @@ _MAX_ATTEMPTS = 1000
 # Shares of 1, 2, 3 and 4 objects of the goal's type in the real games (two at least for pick-two).
 _TARGET_WEIGHTS = {False: (0.37, 0.27, 0.22, 0.14), True: (0.0, 0.44, 0.31, 0.25)}
 _SINGLE = frozenset(
-    "Boots PaperTowelRoll TennisRacket TeddyBear ScrubBrush Plunger BasketBall BaseballBat Towel HandTowel "
-    "WateringCan".split()
+    {
+        *("Boots", "PaperTowelRoll", "TennisRacket", "TeddyBear", "ScrubBrush", "Plunger"),
+        *("BasketBall", "BaseballBat", "Towel", "HandTowel", "WateringCan"),
+    }
 )
 _FURNISHINGS = ("HousePlant", "Television")  # fixtures that stand in receptacles, and are seen there
 _CLOSED_WEIGHT = 0.35  # of a receptacle that one must open first, as a place for an object, against 1 for others
@@ -83,11 +85,11 @@ class GeneratedGame:
     solution: tuple[str, ...]  # commands of the player that knows everything
 
 
-def check_kinds(name: str, values: tuple[str, ...] | None, known: tuple[str, ...]) -> None:
+def check_kinds(name: str, values: object, known: tuple[str, ...]) -> None:
     """Raises ValueError unless `values` is None, or a non-empty tuple of distinct known names."""
     if values is None:
         return
-    if isinstance(values, str) or not values:
+    if not isinstance(values, tuple) or not values:
         raise ValueError(f"{name}={values!r}: give a tuple of names, of {', '.join(known)}, or None for all.")
     for value in values:
         check_choice(f"an entry of {name}", value, known)
@@ -209,10 +211,12 @@ class _Furnisher:
         limit = self.config.max_receptacles
         if limit is None or limit >= len(everything):
             return everything if self._starts(everything) else None
-        needed: list[str] = []
         appliance = rooms.APPLIANCES.get(self.task_type, ("", ""))[1]
-        for kind in filter(None, (self.goal.receptacle, appliance)):
-            needed.append(self.rng.choice([r for r in everything if receptacle_kind(r) == kind]))
+        needed = [
+            self.rng.choice([r for r in everything if receptacle_kind(r) == kind])
+            for kind in (self.goal.receptacle, appliance)
+            if kind
+        ]
         if self.goal.lamp:
             needed.append(self.rng.choice(rooms.lamp_hosts(self.room.number)))
         if not self._starts(needed):

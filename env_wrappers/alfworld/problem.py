@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 TASK_TYPES = (
     "pick_and_place_simple",
@@ -23,15 +24,26 @@ _GOAL_RECEPTACLE = re.compile(r"\(receptacletype \?\w+ (\S+)\)")
 
 # Facts that a game may hold. Another one means a domain that the engine does not know, hence a wrong game.
 _PREDICATES = frozenset(
-    "receptacletype objecttype cancontain pickupable isreceptacleobject openable opened atlocation cleanable heatable "
-    "coolable toggleable sliceable isclean ishot iscool istoggled ison issliced inreceptacle inreceptacleobject "
-    "receptacleatlocation objectatlocation wasinreceptacle checked examined full isreceptacleobjectfull moveable "
-    "holds holdsany holdsanyreceptacleobject = distance total-cost".split()
+    {
+        *("receptacletype", "objecttype", "cancontain", "receptacleatlocation", "objectatlocation", "atlocation"),
+        *("inreceptacle", "wasinreceptacle", "inreceptacleobject", "isreceptacleobject", "isreceptacleobjectfull"),
+        *("pickupable", "moveable", "openable", "cleanable", "heatable", "coolable", "toggleable", "sliceable"),
+        *("opened", "isclean", "ishot", "iscool", "ison", "istoggled", "issliced", "full", "checked", "examined"),
+        *("=", "distance", "total-cost"),
+    }
 )
 
 
 class GameError(ValueError):
     """A game that cannot be read."""
+
+
+class Action(NamedTuple):
+    """What a command does. `target` is the thing acted on, `other` the receptacle, location or tool."""
+
+    verb: str
+    target: str = ""
+    other: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +82,7 @@ class Game:
     sliceable: frozenset[str]
     containers: frozenset[str]  # objects that hold others, such as a bowl
     nested: tuple[tuple[str, str], ...]  # (inner object, outer object), sorted
-    go_to: tuple[tuple[str, str, str], ...]  # (command, receptacle, location), sorted by command
+    go_to: tuple[tuple[str, Action], ...]  # (command, action), sorted
     start: str  # location of the agent
     in_receptacle: frozenset[tuple[str, str]]  # initial (object, receptacle)
     object_at: frozenset[tuple[str, str]]  # initial (object, location)
@@ -100,33 +112,40 @@ def parse_game(problem: str, task: str) -> Game:
     except ValueError:
         raise GameError("the PDDL problem lacks its (:init ...) or (:goal ...) section") from None
     facts = _facts(init)
-    unknown = facts.keys() - _PREDICATES
-    if unknown:
+    if unknown := facts.keys() - _PREDICATES:
         raise GameError(f"the PDDL problem has the unknown predicates {sorted(unknown)}")
-    starts = facts.get("atlocation", [])
-    if len(starts) != 1 or len(starts[0]) != 2:
-        raise GameError(f"the PDDL problem places the agent {len(starts)} times, not once")
+    if len(facts.get("atlocation", ())) != 1:
+        raise GameError("the PDDL problem does not place the agent exactly once")
+    goal = _goal(goal_text)
     names = _names(facts, {name for name, _ in _DECLARATION.findall(declarations)})
+    try:
+        return _build(facts, names, goal, task)
+    except (IndexError, KeyError, ValueError) as error:
+        raise GameError(f"a fact of the PDDL problem has the wrong arguments ({error})") from error
 
-    places = sorted(facts.get("receptacleatlocation", []))
+
+def _build(facts: Mapping[str, list[tuple[str, ...]]], names: dict[str, str], goal: Goal, task: str) -> Game:
+    def ones(predicate: str) -> frozenset[str]:
+        return frozenset(fact[0] for fact in facts.get(predicate, ()))
+
+    def pairs(predicate: str) -> list[tuple[str, str]]:
+        return [(first, second) for first, second in facts.get(predicate, ())]
+
+    places = sorted(pairs("receptacleatlocation"))
     locations: dict[str, tuple[str, ...]] = {}
     receptacles_at: dict[str, tuple[str, ...]] = {}
     for receptacle, location in places:
         locations[receptacle] = (*locations.get(receptacle, ()), location)
         receptacles_at[location] = (*receptacles_at.get(location, ()), receptacle)
-
-    def ones(predicate: str) -> frozenset[str]:
-        return frozenset(fact[0] for fact in facts.get(predicate, ()))
-
     return Game(
         task=task,
-        goal=_goal(goal_text),
+        goal=goal,
         names=names,
-        receptacle_type=dict(facts.get("receptacletype", ())),
-        object_type=dict(facts.get("objecttype", ())),
+        receptacle_type=dict(pairs("receptacletype")),
+        object_type=dict(pairs("objecttype")),
         locations=locations,
         receptacles_at=receptacles_at,
-        can_contain=frozenset(facts.get("cancontain", ())),
+        can_contain=frozenset(pairs("cancontain")),
         openable=ones("openable"),
         pickupable=ones("pickupable"),
         cleanable=ones("cleanable"),
@@ -135,11 +154,11 @@ def parse_game(problem: str, task: str) -> Game:
         toggleable=ones("toggleable"),
         sliceable=ones("sliceable"),
         containers=ones("isreceptacleobject"),
-        nested=tuple(sorted(facts.get("inreceptacleobject", ()))),
-        go_to=tuple(sorted((f"go to {names[r]}", r, location) for r, location in places)),
-        start=starts[0][1],
-        in_receptacle=frozenset(facts.get("inreceptacle", ())),
-        object_at=frozenset(facts.get("objectatlocation", ())),
+        nested=tuple(sorted(pairs("inreceptacleobject"))),
+        go_to=tuple(sorted((f"go to {names[r]}", Action("go", r, location)) for r, location in places)),
+        start=pairs("atlocation")[0][1],
+        in_receptacle=frozenset(pairs("inreceptacle")),
+        object_at=frozenset(pairs("objectatlocation")),
         opened=ones("opened"),
         clean=ones("isclean"),
         hot=ones("ishot"),
@@ -147,8 +166,8 @@ def parse_game(problem: str, task: str) -> Game:
         sliced=ones("issliced"),
         toggled=ones("istoggled"),
         introduction=(
-            "-= Welcome to TextWorld, ALFRED! =-\n\nYou are in the middle of a room. Looking quickly around you, you see "
-            f"{enumerate_names('a ' + names[r] for r, _ in places)}.\n\nYour task is to: {task}"
+            "-= Welcome to TextWorld, ALFRED! =-\n\nYou are in the middle of a room. Looking quickly around you, you "
+            f"see {enumerate_names('a ' + names[r] for r, _ in places)}.\n\nYour task is to: {task}"
         ),
     )
 

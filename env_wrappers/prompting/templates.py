@@ -49,8 +49,8 @@ BARE = Template(
     admissible="\n\nActions:\n{actions}",
 )
 
-_RULES = """You get a task done in a world that is made of text. Each turn you read what you observe and do one action; \
-then you read what came of it.
+_RULES = """You get a task done in a world that is made of text. \
+Each turn you read what you observe and do one action; then you read what came of it.
 {answer}
 
 """
