@@ -1,0 +1,74 @@
+"""Settings that every test shares: nothing is sent anywhere, and the recorded data is found or its lack is said."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+# Before anything imports ray, vllm, transformers or wandb: they read these once.
+os.environ.update(
+    {
+        "HF_HUB_OFFLINE": "1",
+        "RAY_AUTH_MODE": "disabled",  # else ray.init writes a token file into the user's home
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "TOKENIZERS_PARALLELISM": "false",
+        "VLLM_NO_USAGE_STATS": "1",
+        "WANDB_MODE": "offline",
+        "WANDB_SILENT": "true",
+    }
+)
+
+import pytest  # noqa: E402
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SHARED = Path(os.environ.get("PROXMO_SHARED", REPOSITORY.parent / "shared")).absolute()
+IN_CI = bool(os.environ.get("CI"))
+
+
+def needs_shared(item: pytest.Item) -> bool:
+    return "shared" in getattr(item, "fixturenames", ()) or item.get_closest_marker("shared") is not None
+
+
+def needs_textworld(item: pytest.Item) -> bool:
+    return item.get_closest_marker("textworld") is not None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Outside of CI, leave out the tests whose data or engine this machine lacks, and say so; in CI they fail."""
+    notes: list[str] = []
+    config.stash[NOTES] = notes
+    if IN_CI:
+        return
+    missing = []
+    if not SHARED.is_dir():
+        missing.append((needs_shared, f"need the recorded data: no folder {SHARED}; set $PROXMO_SHARED"))
+    if importlib.util.find_spec("fast_downward") is None:
+        missing.append((needs_textworld, "need the official ALFWorld engine: install g++ and say `make test` again"))
+    for needs, why in missing:
+        left_out = [item for item in items if needs(item)]
+        if left_out:
+            config.hook.pytest_deselected(items=left_out)
+            items[:] = [item for item in items if not needs(item)]
+            notes.append(f"left out {len(left_out)} tests that {why}")
+
+
+NOTES = pytest.StashKey[list[str]]()
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
+    return config.stash.get(NOTES, [])
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of recorded data beside the checkout, or $PROXMO_SHARED; fails if it is not there."""
+    if not SHARED.is_dir():
+        pytest.fail(f"{SHARED}: no such folder; the recorded data lies beside the checkout, or set $PROXMO_SHARED")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The checkout's root."""
+    return REPOSITORY
