@@ -19,7 +19,7 @@ os.environ.update(
     }
 )
 
-import pytest  # noqa: E402
+import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("PROXMO_SHARED", REPOSITORY.parent / "shared")).absolute()
