@@ -18,8 +18,8 @@ from env_wrappers.alfworld.problem import TASK_TYPES, Game, parse_game
 from env_wrappers.alfworld.rooms import GoalTypes, Room, can_hold, receptacle_kind
 from env_wrappers.core import SPLITS, check_choice
 
-# Of every five games, judged by what one can read in them, three may be train's, and one each of the others'. So no two
-# splits share a game, even where rooms are so small that the same one comes up twice.
+# Of all games, judged by what one can read in them, three fifths may be train's and one fifth each of the others'. So
+# no two splits share a game, even where rooms are so small that the same one comes up twice.
 _SHARES = {"train": (0, 1, 2), "valid_seen": (3,), "valid_unseen": (4,)}
 _MAX_ATTEMPTS = 1000
 
@@ -139,26 +139,25 @@ def generate(config: GeneratorConfig, split: str, index: int) -> GeneratedGame:
         room = rooms.load_room(rng.choice(supporting))
         goal = rng.choice(rooms.goals(task_type, room.number))
         placement = _Furnisher(config, task_type, goal, room, rng).furnish()
-        if placement is None:
+        if placement is None or _share(task_type, goal, placement) not in _SHARES[split]:
             continue
         problem = write_problem(f"{split}_{index:06d}", task_type, goal, room, placement)
         game = parse_game(problem, _sentence(task_type, goal, rng) + ".")
         # Solvable by construction; the player that knows everything checks it, and that it is not solved yet.
-        if _share(game) in _SHARES[split] and (commands := solution(game)):
+        if commands := solution(game):
             return GeneratedGame(game, problem, room.number, tuple(commands))
     raise ValueError(f"No game of type {task_type!r} for split {split!r} in {_MAX_ATTEMPTS} attempts with {config}; "
                      "allow more receptacles, objects or kinds of rooms.")  # fmt: skip
 
 
-def signature(game: Game) -> str:
-    """What one can read in a game: its goal, its receptacles, and what is in them. Equal for equal games only."""
-    contents = sorted(f"{game.names[thing]} in {game.names[place]}" for thing, place in game.in_receptacle)
-    places = sorted(game.names[r] for r in game.locations)
-    return "\n".join([str(game.goal), *places, *contents])
-
-
-def _share(game: Game) -> int:
-    return int.from_bytes(hashlib.sha256(signature(game).encode()).digest()[:8], "big") % 5
+def _share(task_type: str, goal: GoalTypes, placement: Placement) -> int:
+    """The fifth of all games that one belongs to: games that read the same, or would with other numbers, share it."""
+    contents: dict[str, list[str]] = {receptacle: [] for receptacle in placement.receptacles}
+    for thing, receptacle in placement.contents.items():
+        contents[receptacle].append(thing.split("|", 1)[0])
+    view = sorted([receptacle_kind(receptacle), *sorted(things)] for receptacle, things in contents.items())
+    text = repr((task_type, goal.object, goal.receptacle, goal.lamp, view))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % 5
 
 
 def _sentence(task_type: str, goal: GoalTypes, rng: random.Random) -> str:
@@ -174,6 +173,7 @@ class _Furnisher:
     ) -> None:
         self.config, self.task_type, self.goal, self.room, self.rng = config, task_type, goal, room, rng
         self.contents: dict[str, str] = {}  # object -> receptacle
+        self.openable = package.constants().OPENABLE_CLASS_SET
 
     def furnish(self) -> Placement | None:
         """A placement, or None where the receptacles that were drawn do not do."""
@@ -250,8 +250,7 @@ class _Furnisher:
                 limit = None if limit is None else limit - 1
 
     def _place(self, kind: str, hosts: list[str]) -> None:
-        openable = package.constants().OPENABLE_CLASS_SET
-        weights = [_CLOSED_WEIGHT if receptacle_kind(r) in openable else 1.0 for r in hosts]
+        weights = [_CLOSED_WEIGHT if receptacle_kind(r) in self.openable else 1.0 for r in hosts]
         host = self.rng.choices(hosts, weights)[0]
         x, y, z = rooms.position(host)
         while True:

@@ -16,6 +16,7 @@ from env_wrappers.alfworld.games import Source, open_library
 from env_wrappers.alfworld.problem import Game
 
 try:
+    import fast_downward
     import textworld
     from alfworld.agents.utils.misc import Demangler
     from textworld.envs.pddl import PddlEnv
@@ -67,6 +68,10 @@ class Engine:
         commands: list[str] = self._env._pddl_state.replan(self._env._entity_infos)
         return commands
 
+    def close(self) -> None:
+        """Free the planner's library."""
+        fast_downward.close_lib(self._env.downward_lib)
+
 
 class OfficialALFWorldEnv(GamesEnv):
     """ALFWorld with the official engine. Same text, rewards and infos as `ALFWorldEnv`, a thousand times slower."""
@@ -97,6 +102,12 @@ class OfficialALFWorldEnv(GamesEnv):
     def plan(self) -> list[str]:
         """Commands of the official planner that win from here; empty if it finds none."""
         return self._running().plan()
+
+    def close(self) -> None:
+        """Free the engine; another `reset` makes a new one."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
 
     def _running(self) -> Engine:
         if self._engine is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -11,8 +10,8 @@ from env_wrappers.alfworld import package, rooms
 from env_wrappers.alfworld.rooms import GoalTypes, Room, can_hold, receptacle_kind
 
 _INDENT = "\n        "
-_ESCAPES = {"-": "_minus_", "#": "-", "|": "_bar_", "+": "_plus_", ".": "_dot_", ",": "_comma_"}
-_ESCAPED = re.compile(r"[-#|+.,]")
+# In this order: minus signs of coordinates first, then the # that stands for the minus of PDDL's types.
+_ESCAPES = (("-", "_minus_"), ("#", "-"), ("|", "_bar_"), ("+", "_plus_"), (".", "_dot_"), (",", "_comma_"))
 _ABILITIES = ("cleanable", "heatable", "coolable", "toggleable", "sliceable")
 
 
@@ -99,4 +98,6 @@ def _type_declarations() -> str:
 
 
 def _escape(text: str) -> str:
-    return _ESCAPED.sub(lambda match: _ESCAPES[match.group()], text)
+    for character, escape in _ESCAPES:
+        text = text.replace(character, escape)
+    return text

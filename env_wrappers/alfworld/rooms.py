@@ -78,6 +78,7 @@ def room_kind(number: int) -> str:
                      "bathrooms 401-430.")  # fmt: skip
 
 
+@cache
 def receptacle_kind(receptacle: str) -> str:
     """Type of a receptacle from its id: "Sink|..|SinkBasin" is a SinkBasin."""
     parts = receptacle.split("|")
@@ -89,9 +90,10 @@ def thor_id(kind: str, x: float, y: float, z: float) -> str:
     return "|".join([kind, *(f"{'+' if v >= 0 else '-'}{abs(v):05.2f}" for v in (x, y, z))])
 
 
-def position(thing: str) -> tuple[float, float, float]:
-    """x, y, z in metres from an id."""
-    x, y, z = map(float, thing.split("|")[1:4])
+@cache
+def position(receptacle: str) -> tuple[float, float, float]:
+    """x, y, z in metres from a receptacle's id."""
+    x, y, z = map(float, receptacle.split("|")[1:4])
     return x, y, z
 
 
@@ -128,6 +130,7 @@ def split_rooms(split: str, kinds: tuple[str, ...] = ROOM_KINDS) -> list[int]:
     ]
 
 
+@cache
 def can_hold(receptacle_type: str, object_type: str) -> bool:
     """Whether ALFRED puts objects of a type into receptacles of a type."""
     return object_type in package.constants().VAL_RECEPTACLE_OBJECTS.get(receptacle_type, ())

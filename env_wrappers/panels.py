@@ -1,0 +1,183 @@
+"""Panels: fixed lists of tasks that agents are evaluated on, named, versioned and hashed.
+
+A success rate on randomly drawn tasks moves by points from one draw to the next. One on all tasks of a panel is
+comparable between runs and machines, and the digest says whether it was the same panel.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import gymnasium
+
+from env_wrappers.core import check_choice
+
+# Arguments that say where data lies or how it is played, not what is played: the same panel on another machine.
+_LOCAL_ARGUMENTS = frozenset({"games", "catalogue", "engine", "render_mode"})
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """A list of tasks of one environment.
+
+    Attributes:
+        name: what one calls it.
+        version: raised when its tasks, or the games behind them, change.
+        env_id: what `gymnasium.make` makes.
+        env_kwargs: arguments of the environment.
+        tasks: ids, in the order of evaluation.
+        digest: SHA-256 of all of these but the name, the version and where the data lies, in hexadecimal.
+    """
+
+    name: str
+    version: int
+    env_id: str
+    env_kwargs: Mapping[str, Any]
+    tasks: tuple[str, ...]
+    digest: str = ""
+
+    def __post_init__(self) -> None:
+        digest = _digest(self.env_id, self.env_kwargs, self.tasks)
+        if self.digest not in ("", digest):
+            raise ValueError(
+                f"Panel {self.name!r} has the digest {digest}, not {self.digest}: its tasks or arguments have changed. "
+                "Results on it are not comparable; get the original, or give it another name or version."
+            )
+        object.__setattr__(self, "digest", digest)
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def make(self) -> gymnasium.Env[str, str]:
+        """The environment that its tasks belong to."""
+        return gymnasium.make(self.env_id, **self.env_kwargs)
+
+    def content_digest(self) -> str:
+        """SHA-256 of what the tasks begin with, in hexadecimal: tells a change of the games behind unchanged ids.
+
+        Resets every task once.
+        """
+        env = self.make()
+        sha = hashlib.sha256()
+        for task in self.tasks:
+            observation, info = env.reset(options={"task": task})
+            sha.update(json.dumps([task, observation, info.get("goal", ""), info.get("task_type", "")]).encode())
+        return sha.hexdigest()
+
+    def to_json(self) -> str:
+        """The panel as one JSON object; `from_json` reads it."""
+        return json.dumps(asdict(self), indent=1, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Panel:
+        """Read a panel.
+
+        Raises:
+            ValueError: it is damaged, or its digest does not fit.
+        """
+        try:
+            record = json.loads(text)
+            return cls(**{**record, "tasks": tuple(record["tasks"])})
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"No panel: {type(error).__name__}: {error}. Write one with Panel.to_json.") from error
+
+
+def panel_from_split(
+    env: gymnasium.Env[str, str], split: str, size: int | None = None, seed: int = 0, name: str | None = None
+) -> Panel:
+    """A panel of tasks drawn from a split, the same on every machine.
+
+    Args:
+        env: made by `gymnasium.make`, wrapped or not.
+        split: one that `env.tasks` knows.
+        size: number of tasks; None for all.
+        seed: of the draw.
+        name: by default made of the rest.
+    """
+    if env.spec is None:
+        raise ValueError(f"{env} was not made by gymnasium.make, so nobody could make it again; register and make it.")
+    tasks = list(env.get_wrapper_attr("tasks")(split))
+    if size is not None:
+        if not 0 < size <= len(tasks):
+            raise ValueError(
+                f"size={size}: split {split!r} of {env.spec.id} has {len(tasks)} tasks; give 1 to that many."
+            )
+        tasks = random.Random(seed).sample(tasks, size)
+    name = name or f"{env.spec.id.rsplit('/', 1)[-1]}-{split}-{len(tasks)}-seed{seed}"
+    return Panel(name, 1, env.spec.id, dict(env.spec.kwargs), tuple(tasks))
+
+
+def panel_names() -> tuple[str, ...]:
+    """Names that `named_panel` knows."""
+    return tuple(_NAMED)
+
+
+def named_panel(name: str, **env_kwargs: Any) -> Panel:
+    """One of the panels of this package.
+
+    Args:
+        name: of `panel_names()`.
+        **env_kwargs: where the data lies and how it is played, e.g. games=PATH for the official games (by default
+            $ALFWORLD_DATA), engine="textworld".
+
+    Raises:
+        ValueError: no such panel, or the data is not the official one.
+        FileNotFoundError: the data is not there.
+    """
+    check_choice("panel", name, panel_names())
+    if changed := env_kwargs.keys() - _LOCAL_ARGUMENTS:
+        raise ValueError(
+            f"{sorted(changed)} would change the tasks of panel {name!r}; make your own with panel_from_split."
+        )
+    return _NAMED[name](name, env_kwargs)
+
+
+def _alfworld_official(split: str, size: int, digest: str) -> Callable[[str, dict[str, Any]], Panel]:
+    def build(name: str, env_kwargs: dict[str, Any]) -> Panel:
+        if "games" not in env_kwargs and "ALFWORLD_DATA" not in os.environ:
+            raise FileNotFoundError(
+                f"Panel {name!r} needs the official games: pass games=PATH, or set ALFWORLD_DATA to the folder that "
+                "alfworld-download made."
+            )
+        env_kwargs = {"games": "$ALFWORLD_DATA", **env_kwargs}
+        env = gymnasium.make("env_wrappers/ALFWorld-v0", **env_kwargs)
+        tasks = env.get_wrapper_attr("tasks")(split)
+        if len(tasks) != size:
+            raise ValueError(
+                f"Panel {name!r} has {size} tasks, and {env_kwargs['games']} {len(tasks)} of split {split!r}: it is "
+                "not the official data, or not all of it. Run alfworld-download again."
+            )
+        return Panel(name, 1, "env_wrappers/ALFWorld-v0", env_kwargs, tuple(tasks), digest)
+
+    return build
+
+
+def _alfworld_generated(split: str, size: int, digest: str) -> Callable[[str, dict[str, Any]], Panel]:
+    def build(name: str, env_kwargs: dict[str, Any]) -> Panel:
+        tasks = tuple(f"generated/{split}/{index:06d}" for index in range(size))
+        return Panel(name, 1, "env_wrappers/ALFWorld-v0", {"seed": 0, **env_kwargs}, tasks, digest)
+
+    return build
+
+
+_NAMED: Mapping[str, Callable[[str, dict[str, Any]], Panel]] = {
+    "alfworld-generated-unseen-200": _alfworld_generated(
+        "valid_unseen", 200, "dde7fdaa3825c88324b00d52fc4cdde6880b89d4177b21212c2b90453e333264"
+    ),
+    "alfworld-seen-140": _alfworld_official(
+        "valid_seen", 140, "54de4acb2fef6a374246b740badb032ebd609900f32029e8dc23f022d3966488"
+    ),
+    "alfworld-unseen-134": _alfworld_official("valid_unseen", 134, ""),  # no digest: the data was not at hand
+}
+
+
+def _digest(env_id: str, env_kwargs: Mapping[str, Any], tasks: tuple[str, ...]) -> str:
+    shared = {key: value for key, value in env_kwargs.items() if key not in _LOCAL_ARGUMENTS}
+    text = json.dumps([env_id, shared, tasks], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
