@@ -1,0 +1,154 @@
+"""Each estimator against numbers worked out by hand, and the switches that all of ProxMO's have."""
+
+import numpy as np
+import pytest
+
+from proxmo_rllib.advantages import ESTIMATORS, TurnTable, estimate_advantages
+
+BUILT_IN = [
+    "proxmo",
+    "proxmo_official",
+    "proxmo_without_modulation",
+    "proxmo_without_aggregation",
+    "grpo",
+    "dr_grpo",
+    "rloo",
+    "gigpo",
+    "reinforce_plus_plus_baseline",
+    "maxrl",
+]
+
+
+def table_of_outcomes(*groups: list[bool], turns: int = 1) -> TurnTable:
+    """Groups of episodes with these outcomes; a success takes one turn and a failure `turns`."""
+    rows = [
+        (group, episode, success, turn)
+        for group, outcomes in enumerate(groups)
+        for episode, success in enumerate(outcomes)
+        for turn in range(1 if success else turns)
+    ]
+    group, episode, success, turn = zip(*rows, strict=True)
+    return TurnTable(
+        group=group,
+        episode=episode,
+        reward=[float(won) for won in success],
+        success=success,
+        anchor=[f"place {step}" for step in turn],
+    )
+
+
+EIGHT = [True] + [False] * 7  # one success in eight: p = 0.125, std with Bessel's correction = sqrt(0.125)
+STD = np.sqrt(0.125)
+
+
+def test_the_issue_names_are_all_there():
+    assert set(BUILT_IN) <= set(ESTIMATORS)
+
+
+@pytest.mark.parametrize(
+    ("name", "won", "lost"),
+    [
+        ("grpo", 0.875 / STD, -0.125 / STD),
+        ("dr_grpo", 0.875, -0.125),
+        ("rloo", 1.0, -1 / 7),
+        ("maxrl", 7.0, -1.0),
+        ("reinforce_plus_plus_baseline", 0.875 / STD, -0.125 / STD),
+        ("proxmo_without_modulation", 0.875 / STD, -0.125 / STD),
+    ],
+)
+def test_one_success_in_eight(name, won, lost):
+    episode = estimate_advantages(table_of_outcomes(EIGHT), name).episode
+    np.testing.assert_allclose(episode, [won] + [lost] * 7, rtol=1e-5)
+
+
+def test_a_rare_success_is_amplified_and_a_rare_failure_attenuated():
+    advantages = estimate_advantages(table_of_outcomes(EIGHT, [False] + [True] * 7), "proxmo")
+    up = 1 + 0.1 * (1 / (1 + np.exp(-(0.875**4))) - 0.5)
+    down = 1 + 0.1 * (1 / (1 + np.exp(0.875**4)) - 0.5)
+    assert advantages.modulation[0] == pytest.approx(up)
+    assert advantages.modulation[8] == pytest.approx(down)
+    assert advantages.episode[0] == pytest.approx(up * 0.875 / (STD + 1e-6))
+    assert advantages.success_rate == {0: 0.125, 1: 0.875}
+
+
+def test_psc_range_is_the_largest_deviation_of_the_modulation():
+    table = table_of_outcomes([True] * 3)  # a failure at p = 1 cannot be; the bound is reached by a success at p = 0
+    from proxmo_rllib.advantages.modulation import modulation, resolve_beta
+
+    assert len(table) == 3
+    factor = modulation(np.ones(1), np.zeros(1), alpha=4.0, beta=resolve_beta(None, 0.05))
+    assert factor[0] == pytest.approx(1.05)
+    with pytest.raises(ValueError, match="give one of them"):
+        resolve_beta(0.1, 0.05)
+
+
+def test_reinforce_plus_plus_takes_the_std_of_the_batch():
+    table = table_of_outcomes([True, False], [True, True, True, False])
+    difference = np.array([0.5, -0.5, 0.25, 0.25, 0.25, -0.75])
+    expected = difference / np.sqrt((difference**2).sum() / 5)
+    np.testing.assert_allclose(estimate_advantages(table, "reinforce_plus_plus_baseline").total, expected, rtol=1e-5)
+
+
+def test_long_failures_weigh_more_only_if_the_mean_is_over_turns():
+    table = table_of_outcomes([True, False], turns=9)
+    over_episodes = estimate_advantages(table, "dr_grpo")
+    over_turns = estimate_advantages(table, "dr_grpo", episode_mean_over="turns")
+    assert over_episodes.episode[0] == pytest.approx(0.5)
+    assert over_turns.episode[0] == pytest.approx(0.9)
+    # The number of turns cannot move ProxMO's success rate either.
+    assert over_turns.success_rate == {0: 0.5}
+
+
+def test_gigpo_compares_identical_anchors_of_a_group_only(small_table):
+    advantages = estimate_advantages(small_table, "gigpo", gamma=0.5, normalization="mean")
+    np.testing.assert_allclose(advantages.returns, [0.5, 1.0, 0.0, 0.0, 0.0, 0.0])
+    np.testing.assert_allclose(advantages.step, [0.25, 0.0, -0.25, 0.0, 0.0, 0.0])
+    scaled = estimate_advantages(small_table, "gigpo", gamma=0.5, normalization="mean_std")
+    np.testing.assert_allclose(scaled.step[[0, 2]], [np.sqrt(0.5), -np.sqrt(0.5)], rtol=1e-4)
+
+
+def test_gigpo_with_a_similarity_threshold_joins_anchors_that_differ_little(small_table):
+    joined = estimate_advantages(small_table, "gigpo", gamma=0.5, normalization="mean", similarity_threshold=0.9)
+    # "You see drawer 1." twice and "You see drawer 2." once: returns 0.5, 0, 0.
+    np.testing.assert_allclose(joined.step, [1 / 3, 0.0, -1 / 6, -1 / 6, 0.0, 0.0], atol=1e-12)
+    assert joined.comparison.neighbourhood.tolist() == [3, 1, 3, 3, 2, 2]
+
+
+def test_return_as_outcome_is_the_undiscounted_sum_of_rewards():
+    table = TurnTable(group=[0, 0, 0], episode=[0, 0, 1], reward=[2.0, 3.0, 1.0], success=[False] * 3, anchor=["x"] * 3)
+    assert estimate_advantages(table, "dr_grpo").episode.tolist() == [0.0, 0.0, 0.0]
+    assert estimate_advantages(table, "dr_grpo", outcome="return").episode.tolist() == [2.0, 2.0, -2.0]
+
+
+def test_the_reward_scale_of_the_environment_cannot_switch_the_modulation_off():
+    """The official code takes p from returns: with rewards of 10 it is 1 at three successes in eight already."""
+    outcomes = [True] * 3 + [False] * 5
+    table = TurnTable(
+        group=[0] * 8, episode=range(8), reward=[10.0 * won for won in outcomes], success=outcomes, anchor=["x"] * 8
+    )
+    ours, official = estimate_advantages(table, "proxmo"), estimate_advantages(table, "proxmo_official")
+    assert ours.modulation[0] > 1.0
+    assert official.modulation[0] == 1.0
+
+
+def test_one_character_words_tell_places_apart_unless_the_official_code_is_asked_for():
+    table = TurnTable(
+        group=[0, 0], episode=[0, 1], reward=[1.0, 0.0], success=[True, False], anchor=["drawer 1", "drawer 2"]
+    )
+    ours, official = estimate_advantages(table, "proxmo"), estimate_advantages(table, "proxmo_official")
+    np.testing.assert_allclose(official.step, [0.5, -0.5])
+    assert ours.step[0] < 0.1
+
+
+def test_official_code_gives_zero_step_advantage_without_any_word():
+    table = TurnTable(group=[0, 0], episode=[0, 1], reward=[1.0, 0.0], success=[True, False], anchor=["?", "1 2 3"])
+    assert estimate_advantages(table, "proxmo_official").step.tolist() == [0.0, 0.0]
+
+
+def test_the_penalty_never_reaches_the_episode_advantage(small_table):
+    for name in ("proxmo", "proxmo_without_aggregation", "gigpo"):
+        plain = estimate_advantages(small_table, name)
+        fined = estimate_advantages(small_table, name, invalid_action_penalty=5.0)
+        assert fined.episode.tolist() == plain.episode.tolist()
+        assert fined.success_rate == plain.success_rate
+        assert not np.allclose(fined.returns, plain.returns)
