@@ -111,13 +111,19 @@ def install_requirements(python: Path, requirements: Path) -> None:
         if line.startswith("WARNING: Location"):
             continue
         lines.append(line)
-        if line.startswith(("Collecting ", "Requirement already satisfied: ")):
+        if line.startswith(("Collecting ", "Processing ", "Requirement already satisfied: ")):
             seen += 1
-            progress(seen, total, line.split("==")[0].split(": ")[-1].removeprefix("Collecting ").split(" ")[0])
+            progress(seen, total, package_name(line))
         elif line.startswith("Installing collected packages"):
             progress(seen, total, "unpacking (about a minute)", last=True)
     if process.wait():
         raise SetupError(f"{' '.join(command)} failed:\n{tail(''.join(lines))}")
+
+
+def package_name(line: str) -> str:
+    """`numpy` of pip's "Collecting numpy==2.3.5 (from ...)" or "Processing /wheels/numpy-2.3.5-cp311.whl"."""
+    word = line.removeprefix("Requirement already satisfied: ").removeprefix("Collecting ").removeprefix("Processing ")
+    return word.split("==")[0].split(" ")[0].rsplit("/", 1)[-1].split("-cp")[0].strip()
 
 
 def drop_what_breaks_vllm(python: Path) -> None:
@@ -162,6 +168,7 @@ def tail(output: str) -> str:
 
 
 def step(what: str) -> None:
+    """Say what is being done."""
     print(f"set-up: {what}", flush=True)
 
 

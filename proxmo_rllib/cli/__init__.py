@@ -1,0 +1,49 @@
+"""The command `proxmo`: one subcommand a module, imported only when it is called.
+
+A subcommand is a module `proxmo_rllib.cli.<name>` with `main(argv: list[str]) -> int`, which returns the exit status.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+COMMANDS = {
+    "doctor": "check the installation and the machine, and say what to do",
+}
+
+
+def usage() -> str:
+    """The list of subcommands."""
+    width = max(map(len, COMMANDS))
+    listed = "\n".join(f"  {name:<{width}}  {purpose}" for name, purpose in COMMANDS.items())
+    return f"usage: proxmo COMMAND [ARGUMENTS]\n\n{listed}\n\nproxmo COMMAND --help tells more."
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one subcommand.
+
+    Args:
+        argv: the words after `proxmo`; those of the process if None.
+
+    Returns:
+        The exit status: 2 for a command that is not there, as argparse has it.
+    """
+    words = sys.argv[1:] if argv is None else argv
+    if not words:
+        print(usage(), file=sys.stderr)
+        return 2
+    name, *rest = words
+    if name in {"-h", "--help", "help"}:
+        print(usage())
+        return 0
+    if name == "--version":
+        from proxmo_rllib import __version__
+
+        print(f"proxmo {__version__}")
+        return 0
+    if name not in COMMANDS:
+        print(f"proxmo: there is no command {name!r}\n\n{usage()}", file=sys.stderr)
+        return 2
+    status: int = importlib.import_module(f"proxmo_rllib.cli.{name}").main(rest)
+    return status
