@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,10 @@ from proxmo_rllib.inference.engine import EngineConfig, build_engine
 from proxmo_rllib.inference.weights import manifest_of_blob
 from proxmo_rllib.types import Completion, SamplingParams
 
-SHARED_MEMORY = Path("/dev/shm")
+# Engines read weights from a file, because vLLM's worker is another process: in memory where the system has such files.
+WEIGHTS_FOLDER = "/dev/shm" if Path("/dev/shm").is_dir() else None
+# Loop turns in which the requests that finished in one engine step all get through to the stream.
+GATHER_TURNS = 4
 
 
 class InferenceActor:
@@ -37,9 +40,23 @@ class InferenceActor:
         """See `Engine.generate`."""
         return await self._engine.generate(prompt_ids, params)
 
-    async def generate_many(self, requests: Sequence[tuple[np.ndarray, SamplingParams]]) -> list[Completion]:
-        """Several responses in one call; returns when the last is done."""
-        return list(await asyncio.gather(*(self._engine.generate(ids, params) for ids, params in requests)))
+    async def generate_stream(
+        self, requests: Sequence[tuple[np.ndarray, SamplingParams]]
+    ) -> AsyncIterator[list[tuple[int, Completion | Exception]]]:
+        """Several responses: yields (index of the request, its outcome), as soon as there are any new ones.
+
+        A request that fails does not disturb the others: its exception is its outcome.
+        """
+        tasks = {
+            asyncio.ensure_future(self._engine.generate(ids, params)): index
+            for index, (ids, params) in enumerate(requests)
+        }
+        while tasks:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for _ in range(GATHER_TURNS):
+                await asyncio.sleep(0)
+            done = [task for task in tasks if task.done()]
+            yield [(tasks.pop(task), _outcome(task)) for task in done]
 
     async def score(self, token_ids: Sequence[int] | np.ndarray, num_context: int) -> np.ndarray:
         """See `Engine.score`."""
@@ -47,10 +64,8 @@ class InferenceActor:
 
     async def update_weights(self, blob: np.ndarray, version: int) -> int:
         """Loads what `weights.serialise` packed, uint8 [bytes]. Returns the version that the engine has afterwards."""
-        manifest_of_blob(blob)
-        # Engines read a file, because vLLM's worker is another process: in shared memory where there is one.
-        folder = SHARED_MEMORY if SHARED_MEMORY.is_dir() else None
-        with tempfile.NamedTemporaryFile(prefix="proxmo_weights_", suffix=".safetensors", dir=folder) as file:
+        manifest_of_blob(blob)  # refuses what is no safetensors
+        with tempfile.NamedTemporaryFile(prefix="proxmo_weights_", suffix=".safetensors", dir=WEIGHTS_FOLDER) as file:
             await asyncio.to_thread(blob.tofile, file.name)
             await self._engine.load_weights(file.name, version)
         return self._engine.version
@@ -67,3 +82,10 @@ class InferenceActor:
     async def close(self) -> None:
         """Ends the engine's processes."""
         self._engine.close()
+
+
+def _outcome(task: asyncio.Future[Completion]) -> Completion | Exception:
+    error = task.exception()
+    if error is None:
+        return task.result()
+    return error if isinstance(error, Exception) else RuntimeError(f"The request was ended by {error!r}.")

@@ -125,10 +125,11 @@ class VLLMEngine:
             detokenize=False,
             ignore_eos=True,  # only the caller's stop tokens end a response
         )
+        parameters.skip_clone = True  # they are nobody else's: a deep copy costs more than all else here
         output = None
         try:
-            async for output in self._llm.generate(tokens_input(ids.tolist()), parameters, str(next(self._numbers))):
-                pass
+            async for partial in self._llm.generate(tokens_input(ids.tolist()), parameters, str(next(self._numbers))):
+                output = partial  # the only one
         except VLLMDeadError as error:
             raise EngineDeadError("vLLM's EngineCore process is dead; its log says why.") from error
         return output

@@ -83,6 +83,7 @@ def weight_version(output: RequestOutput) -> int:
 
 
 def version_text() -> str:
+    """vLLM's own version string."""
     import vllm
 
     return str(vllm.__version__)

@@ -158,5 +158,5 @@ def check_manifest(given: Manifest, expected: Manifest) -> None:
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise WeightsMismatchError(
-            f"Weights refused: {problems[0]}{more}. Send the state dict of the checkpoint that the engine was built from."
+            f"Weights refused: {problems[0]}{more}. Send the state dict of the model that the engine was built from."
         )
