@@ -163,8 +163,9 @@ def pip(python: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 def tail(output: str) -> str:
-    """The last twenty lines of what pip said."""
-    return "\n".join(line for line in output.splitlines() if not line.startswith("WARNING: Location"))[-4000:]
+    """The end of what pip said, without what it says of connections that it tries again."""
+    skipped = ("WARNING: Location", "WARNING: Retrying")
+    return "\n".join([line for line in output.splitlines() if not line.startswith(skipped)][-20:])
 
 
 def step(what: str) -> None:
