@@ -10,6 +10,7 @@ import hashlib
 import json
 import lzma
 import os
+import re
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from env_wrappers.alfworld.problem import GameError
 
 GAME_FILE = "game.tw-pddl"
 _KEYS = ("path", "task", "pddl_problem")
+# The task folder is named for type, object, container, receptacle (or lamp) and floor plan.
+_GAME_PATH = re.compile(rf"\w+/\w+-\w+-\w+-\w*-\d+/\w+/{re.escape(GAME_FILE)}")
 
 
 class Archive:
@@ -85,26 +88,32 @@ def _unpack(path: Path, target: Path) -> None:
 def _records(path: Path) -> Iterator[tuple[str, str]]:
     """(path of the game, line) of every record."""
     seen: set[str] = set()
-    opener = lzma.open if path.suffix == ".xz" else open
     number = 0
+    opener = lzma.open if path.suffix == ".xz" else open
     try:
         with opener(path, "rt", encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
-                record = json.loads(line)
-                missing = [key for key in _KEYS if not isinstance(record.get(key), str)]
-                if missing:
-                    raise GameError(f"{path}, line {number}: the game lacks {', '.join(missing)}; get the file anew.")
-                name = record["path"]
-                if name in seen or name.count("/") != 3 or not name.endswith("/" + GAME_FILE):
-                    raise GameError(f"{path}, line {number}: the path {name!r} is repeated, or not of the form "
-                                    f"split/task folder/trial folder/{GAME_FILE}; get the file anew.")  # fmt: skip
-                seen.add(name)
-                yield name, line
-    except (ValueError, AttributeError, EOFError, lzma.LZMAError) as error:
-        if isinstance(error, GameError):
-            raise
-        raise GameError(
-            f"{path}, line {number + 1}: no game ({type(error).__name__}: {error}); get the file anew."
-        ) from error
+                yield _name_of(line, seen, f"{path}, line {number}"), line
+    except (UnicodeDecodeError, EOFError, lzma.LZMAError) as error:
+        message = f"{path}, line {number + 1}: unreadable ({type(error).__name__}: {error}); get the file anew."
+        raise GameError(message) from error
     if not seen:
         raise GameError(f"{path} holds no game; get the file anew.")
+
+
+def _name_of(line: str, seen: set[str], place: str) -> str:
+    """The path of the game in a line, checked and added to those seen. `place` is for messages."""
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise GameError(f"{place}: no game ({error}); get the file anew.") from error
+    missing = [key for key in _KEYS if not isinstance(record, dict) or not isinstance(record.get(key), str)]
+    if missing:
+        raise GameError(f"{place}: the game lacks {', '.join(missing)}; get the file anew.")
+    name: str = record["path"]
+    if name in seen:
+        raise GameError(f"{place}: the game {name!r} is there twice; get the file anew.")
+    if not _GAME_PATH.fullmatch(name):
+        raise GameError(f"{place}: the path {name!r} is not split/task folder/trial folder/{GAME_FILE}; get it anew.")
+    seen.add(name)
+    return name

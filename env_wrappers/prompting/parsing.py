@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,10 +12,6 @@ from env_wrappers.core import check_choice, is_admissible
 STYLES = ("bare", "tagged")
 
 MAX_UNPARSED = 200  # characters of a response without an action that the environment is shown
-
-# The action that counts is the last one: a model that thinks aloud may well quote the tags before.
-_LAST_ACTION = re.compile(r".*<action>(.*?)</action>", re.DOTALL)
-_THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
 
 
 def parse_action(response: str, style: str) -> str | None:
@@ -29,10 +24,14 @@ def parse_action(response: str, style: str) -> str | None:
     """
     if style == "bare":
         return response.strip() or None
-    match = _LAST_ACTION.match(response)
-    if match is None or not _THOUGHT.search(response[: match.start(1)]):
+    # The last pair counts: a model that thinks aloud may well quote the tags before. Plain searches and no regular
+    # expression, which some responses would keep busy for minutes.
+    end = response.rfind("</action>")
+    start = response.rfind("<action>", 0, max(end, 0))
+    thought = response.find("<think>")
+    if start < 0 or thought < 0 or not 0 <= response.find("</think>", thought) < start:
         return None
-    return match[1].strip() or None
+    return response[start + len("<action>") : end].strip() or None
 
 
 class ActionParsing(gymnasium.Wrapper[str, str, str, str]):

@@ -1,0 +1,256 @@
+"""What every environment of the package promises. A new environment gets an entry in `CASES`."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import random
+import string
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+import env_wrappers
+from env_wrappers.core import REQUIRED_INFO, is_admissible
+
+
+@dataclass(frozen=True)
+class Case:
+    """An environment under test."""
+
+    env_id: str
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    tasks: int = 3  # how many of them are played
+    fuzz: int = 10_000  # random actions
+    steps: int = 25  # admissible actions in a row
+
+
+CASES = {
+    "alfworld": Case("env_wrappers/ALFWorld-v0"),
+    "alfworld-small": Case(
+        "env_wrappers/ALFWorld-v0", {"rooms": ("bathroom", "bedroom"), "max_receptacles": 4, "max_objects": 3}
+    ),
+}
+OFFICIAL = Case(
+    "env_wrappers/ALFWorld-v0",
+    {"engine": "textworld", "rooms": ("bathroom",), "max_receptacles": 3, "max_objects": 2},
+    tasks=1,
+    fuzz=5,
+    steps=5,
+)
+
+
+@pytest.fixture(
+    params=[*CASES, pytest.param("alfworld-official", marks=[pytest.mark.textworld, pytest.mark.slow])], scope="module"
+)
+def case(request: pytest.FixtureRequest) -> Case:
+    return CASES.get(request.param, OFFICIAL)
+
+
+@pytest.fixture
+def env(case: Case) -> Iterator[gymnasium.Env[str, str]]:
+    env = gymnasium.make(case.env_id, **case.kwargs)
+    yield env
+    env.close()
+
+
+def some_tasks(case: Case, env: gymnasium.Env[str, str]) -> list[str]:
+    return random.Random(0).sample(env.unwrapped.tasks("train"), case.tasks)
+
+
+def walk(env: gymnasium.Env[str, str], actions: list[str], steps: int, seed: int) -> list[tuple[Any, ...]]:
+    """Outcomes of admissible actions at random."""
+    rng = random.Random(seed)
+    outcomes: list[tuple[Any, ...]] = []
+    for _ in range(steps):
+        outcome = env.step(rng.choice(actions))
+        outcomes.append(outcome)
+        actions = outcome[4]["admissible_actions"]
+    return outcomes
+
+
+def strange_actions(number: int) -> Iterator[str]:
+    yield from ("", " ", "\n", "\0", "go to", "take  from ", "\ud800", "🪑" * 50, "look\r\nlook", "x" * 1_000_000)
+    rng = random.Random(0)
+    words = [
+        "go",
+        "to",
+        "take",
+        "from",
+        "move",
+        "open",
+        "examine",
+        "use",
+        "with",
+        "look",
+        "desk",
+        "1",
+        "-1",
+        "\t",
+        "None",
+    ]
+    for _ in range(number - 10):
+        if rng.random() < 0.5:
+            yield " ".join(rng.choices(words, k=rng.randint(1, 7)))
+        else:
+            yield "".join(rng.choices(string.printable + "äß漢\u202e\x07", k=rng.randint(1, 40)))
+
+
+def test_gymnasium_accepts_it(env: gymnasium.Env[str, str]) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*render fps.*")
+        check_env(env.unwrapped)
+
+
+def test_metadata_says_how_a_rollout_may_call_it(env: gymnasium.Env[str, str]) -> None:
+    assert isinstance(env.metadata["blocking"], bool)
+    assert isinstance(env.metadata["thread_safe"], bool)
+
+
+def test_spaces_hold_any_string_and_nothing_else(env: gymnasium.Env[str, str]) -> None:
+    for space in (env.observation_space, env.action_space):
+        assert "漢字 \n\0" * 10_000 in space
+        assert "" in space
+        assert 3 not in space
+        assert space.sample() in space
+
+
+def test_info_has_what_the_contract_names(case: Case, env: gymnasium.Env[str, str]) -> None:
+    for task in some_tasks(case, env):
+        observation, info = env.reset(options={"task": task})
+        for _ in range(3):
+            assert isinstance(observation, str)
+            for key, kind in REQUIRED_INFO.items():
+                assert isinstance(info[key], kind), key
+            assert info["task"] == task
+            assert all(isinstance(action, str) for action in info["admissible_actions"])
+            observation, reward, terminated, truncated, info = env.step(info["admissible_actions"][0])
+            assert isinstance(reward, float)
+            assert terminated == info["success"]
+            assert truncated is False
+
+
+def test_tasks_are_unique_and_no_split_shares_one(env: gymnasium.Env[str, str]) -> None:
+    lists = [env.unwrapped.tasks(split) for split in env.unwrapped.splits]
+    everything = [task for tasks in lists for task in tasks]
+    assert len(set(everything)) == len(everything)
+    assert lists == [env.unwrapped.tasks(split) for split in env.unwrapped.splits]
+
+
+def test_the_same_task_and_seed_start_the_same_episode(case: Case, env: gymnasium.Env[str, str]) -> None:
+    """Group members compare: another instance, after other episodes, begins and goes on the same way."""
+    other = gymnasium.make(case.env_id, **case.kwargs)
+    for task in some_tasks(case, env):
+        first = env.reset(seed=1, options={"task": task})
+        assert first == other.reset(seed=1, options={"task": task})
+        actions = first[1]["admissible_actions"]
+        assert walk(env, actions, case.steps, 5) == walk(other, actions, case.steps, 5)
+
+
+def test_a_seed_alone_draws_the_same_task(case: Case, env: gymnasium.Env[str, str]) -> None:
+    assert env.reset(seed=7) == env.reset(seed=7)
+    assert env.reset(seed=7)[1]["task"] in env.unwrapped.tasks("train")
+
+
+@pytest.mark.parametrize("copied", ["clone", "deepcopy", "pickle", "state"])
+def test_a_copy_has_the_same_future_and_its_own(case: Case, env: gymnasium.Env[str, str], copied: str) -> None:
+    _, info = env.reset(options={"task": some_tasks(case, env)[0]})
+    actions = walk(env, info["admissible_actions"], case.steps, 1)[-1][4]["admissible_actions"]
+    source = env.unwrapped
+    if copied == "clone":
+        twin = source.clone()
+    elif copied == "deepcopy":
+        twin = copy.deepcopy(source)
+    elif copied == "pickle":
+        twin = pickle.loads(pickle.dumps(source))
+    else:
+        twin = gymnasium.make(case.env_id, **case.kwargs).unwrapped
+        twin.set_state(pickle.loads(pickle.dumps(source.get_state())))
+    before = source.get_state()
+    future = walk(twin, actions, case.steps, 2)
+    assert source.get_state() == before, "stepping the copy changed the original"
+    assert walk(source, actions, case.steps, 2) == future
+    assert twin.reset(seed=3) == source.reset(seed=3)
+
+
+def test_set_state_gives_back_what_was_seen(case: Case, env: gymnasium.Env[str, str]) -> None:
+    _, info = env.reset(options={"task": some_tasks(case, env)[0]})
+    observation, _, _, _, info = walk(env, info["admissible_actions"], case.steps, 1)[-1]
+    state = env.unwrapped.get_state()
+    env.reset(seed=1)
+    assert env.unwrapped.set_state(state) == (observation, info)
+
+
+def test_a_snapshot_and_a_pickled_environment_are_small(case: Case, env: gymnasium.Env[str, str]) -> None:
+    env.reset(options={"task": some_tasks(case, env)[0]})
+    assert len(pickle.dumps(env.unwrapped.get_state())) < 20_000
+    assert len(pickle.dumps(env)) < 20_000
+
+
+def test_strange_actions_never_raise_and_never_change_what_is_possible(
+    case: Case, env: gymnasium.Env[str, str]
+) -> None:
+    _, info = env.reset(options={"task": some_tasks(case, env)[0]})
+    for action in strange_actions(case.fuzz):
+        possible, success = info["admissible_actions"], info["success"]
+        known = is_admissible(action.strip(), possible)
+        observation, _, _, _, info = env.step(action)
+        assert isinstance(observation, str)
+        if not known:
+            assert (info["admissible_actions"], info["success"]) == (possible, success), repr(action)
+
+
+def test_every_admissible_action_is_accepted(case: Case, env: gymnasium.Env[str, str]) -> None:
+    _, info = env.reset(options={"task": some_tasks(case, env)[0]})
+    rng = random.Random(3)
+    for _ in range(case.steps):
+        possible = info["admissible_actions"]
+        assert possible == sorted(set(possible))
+        for action in rng.sample(possible, min(2 if case is OFFICIAL else 50, len(possible))):
+            twin = env.unwrapped.clone()
+            assert twin.step(action)[0] != "Nothing happens.", action
+        _, _, _, _, info = env.step(rng.choice(possible))
+
+
+def test_step_before_reset_says_what_to_do(env: gymnasium.Env[str, str]) -> None:
+    with pytest.raises(RuntimeError, match=r"reset\(\)"):
+        env.unwrapped.step("look")
+    with pytest.raises(RuntimeError, match=r"reset\(\)"):
+        env.unwrapped.get_state()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"task": "nowhere/land"}, "nowhere/land"),
+        ({"task": 17}, "17"),
+        ({"tsk": "x"}, "tsk"),
+        ({"split": "test"}, "'test'.*train"),
+    ],
+)
+def test_bad_reset_options_are_named(env: gymnasium.Env[str, str], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        env.reset(options=options)
+
+
+def test_training_imports_neither_the_official_engine_nor_torch_nor_ray() -> None:
+    script = (
+        "import sys, gymnasium, env_wrappers, env_wrappers.prompting, env_wrappers.panels\n"
+        "env = gymnasium.make('env_wrappers/ALFWorld-v0')\n"
+        "env.reset(seed=0)\n"
+        "heavy = {'alfworld', 'textworld', 'torch', 'ray', 'transformers', 'proxmo_rllib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_importing_twice_registers_once() -> None:
+    env_wrappers.core.register_all()
+    assert "env_wrappers/ALFWorld-v0" in gymnasium.registry

@@ -1,0 +1,82 @@
+"""Panels are the same on every machine, and say so when they are not."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import gymnasium
+import pytest
+
+from env_wrappers.panels import Panel, named_panel, panel_from_split, panel_names
+
+ENV = "env_wrappers/ALFWorld-v0"
+
+
+def test_the_generated_panel_is_the_one_of_this_version() -> None:
+    panel = named_panel("alfworld-generated-unseen-200")
+    assert len(panel) == len(set(panel.tasks)) == 200
+    env = panel.make()
+    assert env.reset(options={"task": panel.tasks[0]})[1]["task"] == panel.tasks[0]
+
+
+@pytest.mark.slow
+def test_the_games_behind_the_generated_panel_have_not_changed() -> None:
+    """If this fails, the generator makes other games: raise the panel's version, for old results no longer compare."""
+    digest = named_panel("alfworld-generated-unseen-200").content_digest()
+    assert digest == "e110fd53910439ccecc31176ba32919cb64e00d9026f8b5d575636a1ad5fd8eb"
+
+
+@pytest.mark.slow
+def test_the_seen_panel_is_all_of_the_official_split(shared: Path) -> None:
+    panel = named_panel("alfworld-seen-140", games=str(shared / "data/alfworld/games.jsonl.xz"))
+    assert len(panel) == 140
+    assert panel.content_digest() == "97da53a8536a89c7286a8915f1e354ca6ecb3b3b269729278e880325f9102b01"
+
+
+def test_a_panel_drawn_from_a_split_depends_on_size_and_seed_only() -> None:
+    env = gymnasium.make(ENV, rooms=("bathroom",), max_objects=3)
+    panel = panel_from_split(env, "valid_seen", 100, seed=1)
+    assert panel == panel_from_split(gymnasium.make(ENV, rooms=("bathroom",), max_objects=3), "valid_seen", 100, seed=1)
+    assert len(set(panel.tasks)) == 100
+    assert panel.digest != panel_from_split(env, "valid_seen", 100, seed=2).digest
+    assert panel.digest != panel_from_split(gymnasium.make(ENV, max_objects=3), "valid_seen", 100, seed=1).digest
+    assert panel.make().unwrapped.tasks("valid_seen") == env.unwrapped.tasks("valid_seen")
+    assert panel_from_split(env, "valid_seen").tasks == tuple(env.unwrapped.tasks("valid_seen"))
+
+
+def test_the_digest_does_not_depend_on_where_the_data_lies(games_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "moved").symlink_to(games_folder)
+    panels = [panel_from_split(gymnasium.make(ENV, games=str(p)), "train") for p in (games_folder, tmp_path / "moved")]
+    assert panels[0].digest == panels[1].digest
+
+
+def test_a_panel_survives_json_and_refuses_changes() -> None:
+    panel = panel_from_split(gymnasium.make(ENV), "valid_unseen", 5)
+    assert Panel.from_json(panel.to_json()) == panel
+    record = json.loads(panel.to_json())
+    record["tasks"][0] = "generated/train/000000"
+    with pytest.raises(ValueError, match="not comparable"):
+        Panel.from_json(json.dumps(record))
+    with pytest.raises(ValueError, match="No panel"):
+        Panel.from_json("{}")
+    with pytest.raises(ValueError, match="digest"):
+        dataclasses.replace(panel, tasks=panel.tasks[:2])
+
+
+def test_bad_requests_are_named(games_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ALFWORLD_DATA", raising=False)
+    with pytest.raises(ValueError, match=r"'alfworld-seen'.*alfworld-seen-140"):
+        named_panel("alfworld-seen")
+    with pytest.raises(FileNotFoundError, match=r"alfworld-unseen-134.*ALFWORLD_DATA"):
+        named_panel("alfworld-unseen-134")
+    with pytest.raises(ValueError, match=r"has 140 tasks, and .* 6 of split 'valid_seen'"):
+        named_panel("alfworld-seen-140", games=str(games_folder))
+    with pytest.raises(ValueError, match=r"max_objects.*panel_from_split"):
+        named_panel("alfworld-generated-unseen-200", max_objects=3)
+    with pytest.raises(ValueError, match="size=201"):
+        panel_from_split(gymnasium.make(ENV), "valid_seen", 201)
+    with pytest.raises(ValueError, match=r"gymnasium\.make"):
+        panel_from_split(gymnasium.make(ENV).unwrapped.__class__(), "valid_seen")
+    assert "alfworld-generated-unseen-200" in panel_names()
