@@ -17,8 +17,6 @@ TASK_TYPES = (
     "pick_two_obj_and_place",
 )
 
-_FACT = re.compile(r"\(([^()]+)\)")
-_DECLARATION = re.compile(r"^\s*(\S+) - (\S+)\s*$", re.MULTILINE)
 _GOAL_OBJECT = re.compile(r"\(objecttype \?\w+ (\S+)\)")
 _GOAL_RECEPTACLE = re.compile(r"\(receptacletype \?\w+ (\S+)\)")
 
@@ -107,7 +105,7 @@ def parse_game(problem: str, task: str) -> Game:
     """
     text = problem.lower()
     try:
-        declarations, rest = text.split("(:init", 1)
+        _, rest = text.split("(:init", 1)
         init, goal_text = rest.split("(:goal", 1)
     except ValueError:
         raise GameError("the PDDL problem lacks its (:init ...) or (:goal ...) section") from None
@@ -117,7 +115,7 @@ def parse_game(problem: str, task: str) -> Game:
     if len(facts.get("atlocation", ())) != 1:
         raise GameError("the PDDL problem does not place the agent exactly once")
     goal = _goal(goal_text)
-    names = _names(facts, {name for name, _ in _DECLARATION.findall(declarations)})
+    names = _names(facts)
     try:
         return _build(facts, names, goal, task)
     except (IndexError, KeyError, ValueError) as error:
@@ -181,29 +179,30 @@ def enumerate_names(names: Iterable[str]) -> str:
 
 
 def _facts(init: str) -> dict[str, list[tuple[str, ...]]]:
+    if init.count(")") != init.count("(") + 1:  # one closes the section
+        raise GameError("the parentheses of the PDDL problem's (:init ...) section do not match")
     facts: dict[str, list[tuple[str, ...]]] = {}
     seen: dict[str, str] = {}  # one string object an id, however many facts name it: a third of the memory
-    for text in _FACT.findall(init):
-        predicate, *arguments = text.split()
-        facts.setdefault(predicate, []).append(tuple(seen.setdefault(a, a) for a in arguments))
+    # Facts are flat, so splitting at parentheses reads them, in half the time of a regular expression.
+    for text in init.replace("(", " ").split(")"):
+        predicate, *arguments = text.split() or ("",)
+        if predicate:
+            facts.setdefault(predicate, []).append(tuple([seen.setdefault(a, a) for a in arguments]))
     return facts
 
 
-def _names(facts: Mapping[str, list[tuple[str, ...]]], declared: set[str]) -> dict[str, str]:
-    """Names as alfworld's `Demangler` gives them: of each kind, the highest number to the first id."""
+def _names(facts: Mapping[str, list[tuple[str, ...]]]) -> dict[str, str]:
+    """Names as alfworld's `Demangler` gives them: of each kind, the highest number to the first id.
+
+    Only what some fact names counts, for the official engine knows of nothing else.
+    """
     entities = {argument for group in facts.values() for fact in group for argument in fact}
-    # The engine of the official release knows only entities that some fact names.
-    ids = sorted(entity for entity in entities if entity in declared or "_bar_" in entity)
-    kinds = {entity: _kind(entity) for entity in ids if "_bar_" in entity}
+    kinds = {entity: _kind(entity) for entity in sorted(entities) if "_bar_" in entity}
     left = Counter(kinds.values())
     names: dict[str, str] = {}
-    for entity in ids:
-        kind = kinds.get(entity)
-        if kind is None:
-            names[entity] = entity
-        else:
-            names[entity] = f"{kind} {left[kind]}"
-            left[kind] -= 1
+    for entity, kind in kinds.items():
+        names[entity] = f"{kind} {left[kind]}"
+        left[kind] -= 1
     return names
 
 
