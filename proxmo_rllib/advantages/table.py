@@ -35,8 +35,8 @@ class TurnTable:
         TypeError: an anchor that is not a str.
     """
 
-    group: Sequence[Hashable]
-    episode: Sequence[Hashable]
+    group: Sequence[Hashable] | npt.NDArray[Any]
+    episode: Sequence[Hashable] | npt.NDArray[Any]
     reward: Sequence[float] | FloatArray
     success: Sequence[bool] | BoolArray
     anchor: Sequence[str]
@@ -57,8 +57,8 @@ class TurnTable:
         reward = np.asarray(self.reward, dtype=np.float64)
         success = _flags("success", self.success)
         valid = None if self.action_valid is None else _flags("action_valid", self.action_valid)
-        columns = {"group": group, "episode": episode, "reward": reward, "success": success, "anchor": anchor}
-        lengths = {name: len(column) for name, column in columns.items()}
+        lengths = {"group": len(group), "episode": len(episode), "reward": len(reward)}
+        lengths |= {"success": len(success), "anchor": len(anchor)}
         if valid is not None:
             lengths["action_valid"] = len(valid)
         if len(set(lengths.values())) != 1:

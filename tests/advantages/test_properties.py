@@ -1,7 +1,6 @@
 """What holds for every table: order, sharding, limits, bounds, shifts."""
 
 import numpy as np
-import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +18,6 @@ ANCHORS = (
 BLANK = ("", "  \n", "?!")
 REWARDS = st.sampled_from([0.0, 1.0, -0.1, 0.5, 10.0])
 COLUMNS = ("group", "episode", "reward", "success", "anchor", "action_valid")
-STEP_ESTIMATORS = [name for name in ESTIMATORS if name not in ("grpo", "dr_grpo", "rloo", "maxrl")]
 
 
 def table_of(rows) -> TurnTable:
@@ -56,30 +54,31 @@ def queues_of(table: TurnTable) -> list[list[int]]:
     return [np.flatnonzero(table.episode_of == episode).tolist() for episode in range(table.num_episodes)]
 
 
-@pytest.mark.parametrize("name", list(ESTIMATORS))
 @given(table=tables(), seed=st.integers(0, 2**16))
 @settings(max_examples=40, deadline=None)
-def test_the_order_of_rows_between_episodes_does_not_matter(name, table, seed):
+def test_the_order_of_rows_between_episodes_does_not_matter(table, seed):
     order = interleaved(queues_of(table), seed)
     rows = rows_of(table)
-    shuffled = estimate_advantages(table_of([rows[row] for row in order]), name)
-    straight = estimate_advantages(table, name)
-    for part in ("total", "episode", "step", "returns", "modulation"):
-        np.testing.assert_allclose(getattr(shuffled, part), getattr(straight, part)[order], atol=1e-9)
-    assert shuffled.success_rate == straight.success_rate
+    other = table_of([rows[row] for row in order])
+    for name in ESTIMATORS:
+        shuffled, straight = estimate_advantages(other, name), estimate_advantages(table, name)
+        for part in ("total", "episode", "step", "returns", "modulation"):
+            np.testing.assert_allclose(getattr(shuffled, part), getattr(straight, part)[order], atol=1e-9, err_msg=name)
+        assert shuffled.success_rate == straight.success_rate
 
 
-@pytest.mark.parametrize("name", sorted(set(ESTIMATORS) - {"proxmo_official", "reinforce_plus_plus_baseline"}))
 @given(table=tables(max_groups=4))
 @settings(max_examples=40, deadline=None)
-def test_whole_groups_may_be_sharded_over_learners(name, table):
-    whole = estimate_advantages(table, name)
+def test_whole_groups_may_be_sharded_over_learners(table):
     rows = rows_of(table)
-    for parity in (0, 1):
-        shard = np.flatnonzero(table.group_of % 2 == parity)
-        if len(shard):
-            part = estimate_advantages(table_of([rows[row] for row in shard]), name)
-            np.testing.assert_allclose(part.total, whole.total[shard], atol=1e-9)
+    shards = [np.flatnonzero(table.group_of % 2 == parity) for parity in (0, 1)]
+    # The other two look at the whole batch, and say so.
+    for name in set(ESTIMATORS) - {"proxmo_official", "reinforce_plus_plus_baseline"}:
+        whole = estimate_advantages(table, name)
+        for shard in shards:
+            if len(shard):
+                part = estimate_advantages(table_of([rows[row] for row in shard]), name)
+                np.testing.assert_allclose(part.total, whole.total[shard], atol=1e-9, err_msg=name)
 
 
 @given(table=tables())
@@ -123,13 +122,13 @@ def test_the_modulation_scales_the_episode_advantage_and_nothing_else(table, bet
     np.testing.assert_array_equal(modulated.step, plain.step)
 
 
-@pytest.mark.parametrize("name", [name for name in ESTIMATORS if name != "proxmo_official"])
 @given(table=tables())
 @settings(max_examples=40, deadline=None)
-def test_groups_without_contrast_have_no_episode_advantage(name, table):
-    advantages = estimate_advantages(table, name)
+def test_groups_without_contrast_have_no_episode_advantage(table):
     rate = table.success_rate()[table.group_of]
-    assert (advantages.episode[(rate == 0.0) | (rate == 1.0)] == 0.0).all()
+    for name in set(ESTIMATORS) - {"proxmo_official"}:  # which judges by returns, and gives one turn alone its raw one
+        episode = estimate_advantages(table, name).episode
+        assert (episode[(rate == 0.0) | (rate == 1.0)] == 0.0).all(), name
 
 
 @given(table=tables(), shift=st.floats(-100, 100))
@@ -156,13 +155,13 @@ def test_a_baseline_lies_between_the_returns_of_its_group(table, temperature, se
     assert (comparison.self_weight <= 1.0 + 1e-12).all()
 
 
-@pytest.mark.parametrize("name", STEP_ESTIMATORS)
 @given(table=tables(anchors=("", "  ", "?!", "?!?")))
 @settings(max_examples=20, deadline=None)
-def test_anchors_without_words_give_finite_advantages(name, table):
-    advantages = estimate_advantages(table, name)
-    assert np.isfinite(advantages.total).all()
-    assert np.isfinite(list(advantages.diagnostics().values())).all()
+def test_anchors_without_words_give_finite_advantages(table):
+    for name in ESTIMATORS:
+        advantages = estimate_advantages(table, name)
+        assert np.isfinite(advantages.total).all(), name
+        assert np.isfinite(list(advantages.diagnostics().values())).all(), name
 
 
 @given(table=tables(anchors=("Nothing happens.",)))

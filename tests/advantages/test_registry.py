@@ -34,7 +34,7 @@ def test_an_own_estimator_takes_five_lines(small_table):
     assert advantages.total.tolist() == [1.8, 2.0, 0.0, 0.0, 0.0, 0.0]
     assert default_options("reinforce") == {"gamma": 0.9, "scale": 1.0}
     assert np.isfinite(list(advantages.diagnostics().values())).all()
-    with pytest.raises(ValueError, match="reinforce.* has no such option .*did you mean 'scale'"):
+    with pytest.raises(ValueError, match=r"reinforce.* has no such option .*did you mean 'scale'"):
         validate_options("reinforce", {"scales": 1.0})
 
 
@@ -90,7 +90,7 @@ def test_a_wrong_option_is_refused_with_its_name_value_and_remedy(name, options,
 
 
 def test_a_missing_embedding_is_found_before_long_work(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no tokenizer.json in that folder; download"):
+    with pytest.raises(FileNotFoundError, match=r"no tokenizer\.json in that folder; download"):
         validate_options("proxmo", {"similarity": f"embedding:{tmp_path}"})
 
 

@@ -53,7 +53,7 @@ def test_a_reward_that_is_not_finite_is_an_error_naming_the_row(value):
         ({"success": [True, False, False]}, ValueError, "row 1 .* same episode"),
         ({"success": [True, 2, False]}, ValueError, "row 1 has success=2"),
         ({"action_valid": [True]}, ValueError, "'action_valid': 1"),
-        (dict.fromkeys(COLUMNS, []), ValueError, "no turns"),
+        ({key: [] for key in COLUMNS}, ValueError, "no turns"),
     ],
 )
 def test_a_wrong_column_is_an_error_that_says_what_to_give(change, error, words):
@@ -68,5 +68,5 @@ def test_the_invalid_action_penalty_enters_returns_only(small_table):
 
 
 def test_a_penalty_without_the_column_for_it_is_refused():
-    with pytest.raises(ValueError, match="invalid_action_penalty=0.1: the table does not say"):
+    with pytest.raises(ValueError, match=r"invalid_action_penalty=0\.1: the table does not say"):
         returns_to_go(TurnTable(**COLUMNS), 0.9, invalid_action_penalty=0.1)

@@ -26,7 +26,8 @@ def gigpo(
 ) -> Advantages:
     """`A(t) = (R_i - mean R) / F + omega * (G_t - mean G) / F'`.
 
-    The mean of `R` is over the episodes of the group, that of `G` over the turns of the anchor group. `F` and `F'` are the standard deviations (plus 1e-6) with "mean_std" and 1 with "mean".
+    The mean of `R` is over the episodes of the group, that of `G` over the turns of the anchor group. `F` and `F'` are
+    the standard deviations (plus 1e-6) with "mean_std" and 1 with "mean".
 
     Assumes that a turn's prospects are alike only where its observation is the same. A turn whose anchor nobody else in
     the group has gets step advantage zero, and so does a group of one.
