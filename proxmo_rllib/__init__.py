@@ -1,1 +1,28 @@
-"""Reinforcement learning of multi-turn language-model agents with ProxMO, on Ray RLlib and vLLM."""
+"""Reinforcement learning for multi-turn LLM agents on Ray RLlib, with ProxMO.
+
+The names below are loaded when they are first used: importing the package costs nothing, and neither does a part of it
+that needs no Ray (`proxmo_rllib.advantages`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from proxmo_rllib.algorithm import ProxMO
+    from proxmo_rllib.config import ProxMOConfig
+
+__version__ = "0.1.0"
+__all__ = ["ProxMO", "ProxMOConfig", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "ProxMOConfig":
+        from proxmo_rllib.config import ProxMOConfig
+
+        return ProxMOConfig
+    if name == "ProxMO":
+        from proxmo_rllib.algorithm import ProxMO
+
+        return ProxMO
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

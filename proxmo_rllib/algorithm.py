@@ -1,0 +1,363 @@
+"""ProxMO on RLlib.
+
+TaskSampler ──assignments──► TextEnvRunner * n ──prompt ids──► InferencePool (vLLM actors)
+                                  │ groups (object references)        ▲ weights, version
+                                  ▼                                   │
+                             Learner(s): advantages, token batches, loss, optimizer steps
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.callbacks.utils import make_callback
+from ray.rllib.utils.annotations import override
+from ray.rllib.utils.checkpoints import Checkpointable
+from ray.rllib.utils.metrics import (
+    ENV_RUNNER_RESULTS,
+    ENV_RUNNER_SAMPLING_TIMER,
+    LEARNER_RESULTS,
+    LEARNER_UPDATE_TIMER,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    SYNCH_WORKER_WEIGHTS_TIMER,
+    TIMERS,
+)
+from ray.tune import PlacementGroupFactory
+
+from proxmo_rllib.config import ProxMOConfig
+from proxmo_rllib.evaluation.panels import PanelResult, panel_assignments, summarise
+from proxmo_rllib.inference.engine import EngineConfig
+from proxmo_rllib.inference.pool import InferencePool
+from proxmo_rllib.inference.weights import serialise
+from proxmo_rllib.learner.training_data import GroupedTrainingData
+from proxmo_rllib.policies.loading import resolve_pretrained, save_policy
+from proxmo_rllib.rollouts import SampleResult, TaskSampler
+from proxmo_rllib.rollouts.environments import check_first_prompt, make_text_env, split_tasks
+from proxmo_rllib.rollouts.record import episode_record
+from proxmo_rllib.types import Assignment, Group
+
+logger = logging.getLogger(__name__)
+
+TASK_SAMPLER = "task_sampler"
+POLICY_FOLDER = "policy"
+# How often assignments whose environment runner died are dealt to the others.
+_MAX_ROUNDS = 3
+# Tokens of the fixed prompt whose logprobs are compared after a weight transfer.
+_PROBE_TOKENS = 32
+
+
+class WeightTransferError(RuntimeError):
+    """An engine does not compute what the learner computes."""
+
+
+class ProxMO(Algorithm):
+    """Proximity-based multi-turn optimisation (arXiv 2602.19225)."""
+
+    config: ProxMOConfig
+    _pool: InferencePool | None = None
+
+    @classmethod
+    @override(Algorithm)
+    def get_default_config(cls) -> ProxMOConfig:
+        return ProxMOConfig()
+
+    @override(Algorithm)
+    def setup(self, config: AlgorithmConfig) -> None:
+        """Starts engines, environment runners and learners, side by side."""
+        self._probe_ids = check_first_prompt(self.config)
+        with ThreadPoolExecutor(max_workers=1) as background:
+            pool = background.submit(self._start_engines)
+            try:
+                super().setup(config)
+            finally:
+                # Without this a failure here would leave the engines running.
+                self._pool = pool.result()
+        self._policy_version = 0
+        self._connect(self.env_runner_group.healthy_worker_ids())
+        self._sampler = TaskSampler(split_tasks(make_text_env(self.config), self.config), self.config.seed or 0)
+        self._transfer_weights()
+
+    def _start_engines(self) -> InferencePool:
+        return InferencePool(
+            self.engine_config(self.config),
+            self.config.num_engines,
+            startup_timeout_s=self.config.engine_startup_timeout_s,
+        )
+
+    @staticmethod
+    def engine_config(config: ProxMOConfig) -> EngineConfig:
+        """The inference part of the config, as the engines take it."""
+        return EngineConfig(
+            model=resolve_pretrained(config.pretrained or ""),
+            kind=config.engine,  # type: ignore[arg-type]
+            dtype=config.dtype,  # type: ignore[arg-type]
+            max_model_len=config.max_model_len,
+            max_num_seqs=config.max_num_seqs,
+            seed=config.seed or 0,
+            num_cpus=config.num_cpus_per_engine,
+            num_gpus=config.num_gpus_per_engine,
+            threads=max(1, int(config.num_cpus_per_engine)),
+            engine_kwargs=config.engine_kwargs,
+        )
+
+    @property
+    def pool(self) -> InferencePool:
+        """The engines."""
+        if self._pool is None:
+            raise RuntimeError("The engines have been stopped.")
+        return self._pool
+
+    @property
+    def policy_version(self) -> int:
+        """Optimizer steps behind the weights that the engines serve."""
+        return self._policy_version
+
+    @override(Algorithm)
+    def training_step(self) -> None:
+        """One iteration: play groups, learn from them, hand the new weights to the engines."""
+        with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER), window=1):
+            groups = self._sample_groups()
+        with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER), window=1):
+            self._learn(groups)
+        with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER), window=1):
+            self._transfer_weights()
+
+    def _sample_groups(self) -> GroupedTrainingData:
+        """Plays the iteration's groups; those of a runner that dies are dealt to the others."""
+        todo = self._sampler.deal(self.config.num_groups, self.config.group_size)
+        refs: list[Any] = []
+        tokens: list[int] = []
+        errors: list[str] = []
+        for _ in range(_MAX_ROUNDS):
+            for result in self._sample_once(todo):
+                refs += result.groups
+                tokens += result.num_tokens
+                errors += result.errors
+                self._record(result.records)
+                done = set(result.group_ids)
+                todo = [assignment for assignment in todo if assignment.group_id not in done]
+            if not todo:
+                break
+            logger.warning("%d groups were lost with their environment runner and are played again.", len(todo))
+            self.restore_env_runners(self.env_runner_group)
+        self.metrics.log_value("num_groups_dropped", self.config.num_groups - len(refs), reduce="sum")
+        if len(refs) < max(1, self.config.num_learners):
+            raise RuntimeError(
+                f"Only {len(refs)} of {self.config.num_groups} groups are whole, too few to learn from. "
+                f"{len(errors)} episodes broke; the first: {errors[0] if errors else 'an environment runner died'}"
+            )
+        return GroupedTrainingData(group_refs=refs, group_tokens=tokens)
+
+    def _sample_once(self, assignments: Sequence[Assignment]) -> list[SampleResult]:
+        results = self._on_runners(
+            assignments, lambda runner, share: (runner.sample(assignments=share), runner.get_metrics())
+        )
+        self.metrics.aggregate([metrics for _, metrics in results], key=ENV_RUNNER_RESULTS)
+        return [result for result, _ in results]
+
+    def _on_runners(self, assignments: Sequence[Assignment], call: Any) -> list[Any]:
+        """Deals assignments to the environment runners and calls each with its share."""
+        group = self.env_runner_group
+        ids = group.healthy_worker_ids() if group.num_remote_env_runners() else []
+        if not ids:
+            if self.env_runner is None:
+                raise RuntimeError("All environment runners are dead; see their logs for the reason.")
+            return [call(self.env_runner, list(assignments))]
+        ids = ids[: len(assignments)]
+        shares = [list(assignments[place :: len(ids)]) for place in range(len(ids))]
+        calls = [lambda runner, share=share: call(runner, share) for share in shares]
+        results: list[Any] = group.foreach_env_runner(
+            calls,
+            remote_worker_ids=ids,
+            local_env_runner=False,
+            timeout_seconds=self.config.sample_timeout_s,
+        )
+        return results
+
+    def _learn(self, groups: GroupedTrainingData) -> None:
+        sampled = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
+        results = self.learner_group.update(
+            training_data=groups,
+            timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: sampled},
+            num_epochs=self.config.num_epochs,
+        )
+        self.metrics.aggregate(results, key=LEARNER_RESULTS)
+
+    def _transfer_weights(self) -> None:
+        """Hands the learner's weights to every engine and checks that they compute the same."""
+        weights, version, expected = self._from_first_learner(_export, self._probe_ids)
+        self.pool.update_weights(weights, version)
+        self._policy_version = version
+        self._check_engines(np.asarray(expected), version)
+        client = self.pool.client()
+        self._each_runner(lambda runner: runner.connect(client))
+
+    def _check_engines(self, expected: np.ndarray, version: int) -> None:
+        scores = self.pool.score(self._probe_ids, len(self._probe_ids) - len(expected))
+        error = float(np.abs(scores - expected).max())
+        self.metrics.log_value("weight_transfer_error", error, reduce="max", window=1)
+        self.metrics.log_value("policy_version", version, reduce="max", window=1)
+        if not error <= self.config.weight_tolerance():
+            raise WeightTransferError(
+                f"After the transfer of version {version} the logprobs of a fixed prompt differ by {error:.3g} between "
+                f"an engine and the learner; allowed are {self.config.weight_tolerance():.3g} for dtype="
+                f"{self.config.dtype!r}. The engine does not hold these weights, or computes the model differently; "
+                "if rounding explains it, set .inference(weight_check_tolerance=...)."
+            )
+
+    def _from_first_learner(self, export: Any, *args: Any) -> Any:
+        results = self.learner_group.foreach_learner(lambda learner: export(learner, *args))
+        for result in results:
+            value = result.get() if hasattr(result, "get") else result
+            if value is not None:
+                return value
+        raise RuntimeError("No learner answered.")
+
+    def _each_runner(self, call: Any) -> None:
+        group = self.env_runner_group
+        if group.num_remote_env_runners():
+            group.foreach_env_runner(lambda runner: call(runner), local_env_runner=False)
+        if self.env_runner is not None:
+            call(self.env_runner)
+
+    def _connect(self, worker_ids: Sequence[int]) -> None:
+        """Gives environment runners their way to the engines."""
+        client = self.pool.client()
+        if self.env_runner is not None:
+            self.env_runner.connect(client)
+        if worker_ids:
+            self.env_runner_group.foreach_env_runner(
+                lambda runner: runner.connect(client), remote_worker_ids=list(worker_ids), local_env_runner=False
+            )
+
+    @override(Algorithm)
+    def restore_env_runners(self, env_runner_group: Any) -> list[int]:
+        """As RLlib's; a runner that came back learns again where the engines are."""
+        restored: list[int] = super().restore_env_runners(env_runner_group)
+        if restored:
+            self._connect(restored)
+        return restored
+
+    @override(Algorithm)
+    def evaluate(self, parallel_train_future: Any = None) -> dict[str, Any]:
+        """Plays the whole panel with the policy.
+
+        Returns:
+            `success_rate` with its 95% interval `success_low`, `success_high`, and more; see `PanelResult`.
+        """
+        make_callback(
+            "on_evaluate_start",
+            callbacks_objects=self.callbacks,
+            callbacks_functions=self.config.callbacks_on_evaluate_start,
+            kwargs={"algorithm": self, "metrics_logger": self.metrics},
+        )
+        results = self.evaluate_panel().as_metrics()
+        make_callback(
+            "on_evaluate_end",
+            callbacks_objects=self.callbacks,
+            callbacks_functions=self.config.callbacks_on_evaluate_end,
+            kwargs={"algorithm": self, "metrics_logger": self.metrics, "evaluation_metrics": results},
+        )
+        return results
+
+    def evaluate_panel(self, script: Any = None) -> PanelResult:
+        """Plays the configured panel.
+
+        Args:
+            script: plays instead of the policy (an expert as the ceiling, a random agent as the floor).
+
+        Raises:
+            ValueError: no panel is configured.
+        """
+        panel = self.config.panel
+        if panel is None:
+            raise ValueError("panel=None: there is nothing to evaluate on; set .evaluation(panel=...).")
+        temperature = self.config.panel_temperature
+        started = time.perf_counter()
+        assignments = panel_assignments(panel, self.config.panel_repeats)
+        shares = self._on_runners(
+            assignments,
+            lambda runner, share: runner.play(share, temperature=temperature, script=script, panel=panel),
+        )
+        groups: list[Group] = [group for share in shares for group in share]
+        return summarise(panel, groups, seconds=time.perf_counter() - started)
+
+    def _record(self, groups: Sequence[Group]) -> None:
+        """Appends the episodes of the groups to the run's record, one JSON object a line."""
+        if not groups:
+            return
+        with (Path(self.logdir) / "episodes.jsonl").open("a", encoding="utf-8") as file:
+            for group in groups:
+                for episode in group.episodes:
+                    line = episode_record(episode, iteration=self.training_iteration + 1)
+                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    @override(Checkpointable)
+    def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
+        state: dict[str, Any] = super().get_state(components, not_components=not_components, **kwargs)
+        if self._check_component(TASK_SAMPLER, components, not_components):
+            state[TASK_SAMPLER] = self._sampler.get_state()
+        return state
+
+    @override(Checkpointable)
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state(state)
+        if TASK_SAMPLER in state:
+            self._sampler.set_state(state[TASK_SAMPLER])
+
+    @override(Checkpointable)
+    def save_to_path(self, path: Any = None, **kwargs: Any) -> Any:
+        """As RLlib's, and a folder `policy` beside it that transformers and vLLM load."""
+        saved = super().save_to_path(path, **kwargs)
+        weights, _, _ = self._from_first_learner(_export, self._probe_ids)
+        save_policy(self.config.pretrained or "", memoryview(ray.get(weights)), Path(saved) / POLICY_FOLDER)
+        return saved
+
+    @override(Checkpointable)
+    def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
+        super().restore_from_path(path, *args, **kwargs)
+        self._transfer_weights()
+
+    @override(Algorithm)
+    def cleanup(self) -> None:
+        super().cleanup()
+        if self._pool is not None:
+            self._pool.stop()
+            self._pool = None
+
+    @classmethod
+    @override(Algorithm)
+    def _should_create_evaluation_env_runners(cls, eval_config: AlgorithmConfig) -> bool:
+        """No: the training runners play the panel too."""
+        return False
+
+    @classmethod
+    @override(Algorithm)
+    def default_resource_request(cls, config: Any) -> PlacementGroupFactory:
+        """As RLlib's, and the engines: without them a trial would wait for ever."""
+        resolved = config if isinstance(config, ProxMOConfig) else cls.get_default_config().update_from_dict(config)
+        request = super().default_resource_request(config)
+        engines = InferencePool.resource_bundles(cls.engine_config(resolved), resolved.num_engines)
+        return PlacementGroupFactory(request.bundles + engines, strategy=resolved.placement_strategy)
+
+
+def _export(learner: Any, probe_ids: list[int]) -> tuple[Any, int, list[float]] | None:
+    """In the learner's process: its weights (a reference), version, the probe's logprobs. None beyond the first."""
+    if getattr(learner, "_learner_index", None) not in (None, 0):
+        return None
+    num_context = max(1, len(probe_ids) - _PROBE_TOKENS)
+    scores = learner.policy.score(probe_ids, num_context)
+    return ray.put(serialise(learner.policy.exported_weights())), learner.policy_version, scores.tolist()
+
+
+__all__ = ["ProxMO", "WeightTransferError"]

@@ -1,0 +1,503 @@
+"""ProxMOConfig: every knob, with its unit, range and cost, validated before any long work starts."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.core.learner.learner import Learner
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.utils.annotations import override
+
+from env_wrappers.panels import Panel
+from proxmo_rllib.advantages import validate_options
+
+#: Logprobs of engine and learner may differ by this much, absolute, for one token (bf16 keeps 8 bits of mantissa).
+WEIGHT_CHECK_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.5}
+ENGINES = ("vllm", "transformers")
+DTYPES = tuple(WEIGHT_CHECK_TOLERANCE)
+CONTEXTS = ("append", "window")
+OLD_LOGPROBS = ("engine", "learner")
+
+
+class ProxMOConfig(AlgorithmConfig):
+    """Configuration of ProxMO, in RLlib's idiom.
+
+    Example:
+        >>> from proxmo_rllib import ProxMOConfig
+        >>> config = (
+        ...     ProxMOConfig()
+        ...     .environment("env_wrappers/ALFWorld-v0", env_config={"rooms": ("bathroom",)})
+        ...     .policy(pretrained="asset:alfworld-tiny")
+        ...     .training(group_size=8, num_groups=16, lr=3e-4)
+        ... )
+        >>> algo = config.build_algo()  # doctest: +SKIP
+        >>> algo.train()["env_runners"]["success_rate"]  # doctest: +SKIP
+    """
+
+    def __init__(self, algo_class: type | None = None) -> None:
+        from proxmo_rllib.algorithm import ProxMO
+        from proxmo_rllib.rollouts import TextEnvRunner
+
+        super().__init__(algo_class=algo_class or ProxMO)
+        # policy()
+        self.pretrained: str | Path | None = None
+        self.dtype = "float32"
+        self.gradient_checkpointing = False
+        self.system_message: str | None = None
+        # inference()
+        self.engine = "vllm"
+        self.num_engines = 1
+        self.num_cpus_per_engine: float = 1
+        self.num_gpus_per_engine: float = 0
+        self.max_model_len = 1024
+        self.max_num_seqs = 64
+        self.max_response_tokens = 16
+        self.temperature = 1.0
+        self.engine_kwargs: dict[str, Any] = {}
+        self.engine_startup_timeout_s: float = 600.0
+        self.weight_check_tolerance: float | None = None
+        # prompting()
+        self.context = "append"
+        self.template = "bare"
+        self.response_style = "bare"
+        self.history: int | None = None
+        self.show_admissible = False
+        self.invalid_action_penalty = 0.0
+        # env_runners()
+        self.split = "train"
+        self.max_turns = 30
+        self.max_concurrent_episodes = 128
+        # training()
+        self.advantage_estimator = "proxmo"
+        self.group_size = 8
+        self.num_groups = 16
+        self.psc_alpha = 4.0
+        self.psc_beta = 0.1
+        self.psa_temperature = 0.1
+        self.step_weight = 1.0
+        self.estimator_options: dict[str, Any] = {}
+        self.num_minibatches = 1
+        self.max_tokens_per_microbatch = 16384
+        self.clip_low = 0.2
+        self.clip_high = 0.2
+        self.old_logprobs = "engine"
+        self.kl_coef = 0.0
+        self.entropy_coef = 0.0
+        self.weight_decay = 0.0
+        # evaluation()
+        self.panel: Panel | None = None
+        self.panel_temperature = 0.4
+        self.panel_repeats = 1
+        # debugging()
+        self.record_groups = 2
+
+        # RLlib's own, with our defaults.
+        self.env_runner_cls = TextEnvRunner
+        self.gamma = 0.95
+        self.lr = 1e-6
+        self.grad_clip = 1.0
+        self.num_epochs = 1
+        self.num_env_runners = 1
+        self.seed = 0
+        self.create_local_env_runner = False
+        # A slow environment is not an error; RLlib throws late results away.
+        self.sample_timeout_s = None
+        self.delay_between_env_runner_restarts_s = 0.0
+        self.add_default_connectors_to_learner_pipeline = False
+        self.add_default_connectors_to_env_to_module_pipeline = False
+        self.add_default_connectors_to_module_to_env_pipeline = False
+        # Environment runners hold no weights and no connectors: there is nothing to synchronise.
+        self._dont_auto_sync_env_runner_states = True
+        self._known_keys = frozenset(vars(self)) | {"_known_keys"}
+
+    def policy(
+        self,
+        *,
+        pretrained: str | Path | None = NotProvided,
+        dtype: str = NotProvided,
+        gradient_checkpointing: bool = NotProvided,
+        system_message: str | None = NotProvided,
+    ) -> Self:
+        """Sets the agent's language model.
+
+        Args:
+            pretrained: a Hugging Face causal LM: a folder, a hub name, or `asset:NAME` for one that ships with the
+                package (`asset:alfworld-tiny`).
+            dtype: "float32" or "bfloat16", of the engine's weights and of the learner's arithmetic. The learner's own
+                weights and optimizer state are always float32: steps of 1e-6 vanish in bfloat16.
+            gradient_checkpointing: recomputes activations in the backward pass: a third more compute, far less memory.
+            system_message: opens every conversation, if given.
+        """
+        return self._set(
+            pretrained=pretrained,
+            dtype=dtype,
+            gradient_checkpointing=gradient_checkpointing,
+            system_message=system_message,
+        )
+
+    def inference(
+        self,
+        *,
+        engine: str = NotProvided,
+        num_engines: int = NotProvided,
+        num_cpus_per_engine: float = NotProvided,
+        num_gpus_per_engine: float = NotProvided,
+        max_model_len: int = NotProvided,
+        max_num_seqs: int = NotProvided,
+        max_response_tokens: int = NotProvided,
+        temperature: float = NotProvided,
+        engine_kwargs: Mapping[str, Any] = NotProvided,
+        engine_startup_timeout_s: float = NotProvided,
+        weight_check_tolerance: float | None = NotProvided,
+    ) -> Self:
+        """Sets the inference engines.
+
+        Args:
+            engine: "vllm", or "transformers" on machines without vLLM (slower).
+            num_engines: Ray actors, each with a whole copy of the model.
+            num_cpus_per_engine: cores, also the engine's threads on CPU.
+            num_gpus_per_engine: GPUs of each engine.
+            max_model_len: tokens of prompt and response at most; an episode that would outgrow it is truncated.
+            max_num_seqs: sequences an engine decodes at once.
+            max_response_tokens: tokens of one response at most, the stop token included.
+            temperature: of training rollouts. The learner applies it too.
+            engine_kwargs: passed to vLLM's `AsyncEngineArgs` as they are.
+            engine_startup_timeout_s: seconds until a start-up without an answer is an error.
+            weight_check_tolerance: after every weight transfer the logprobs of a fixed prompt in each engine may differ
+                from the learner's by this much. None: 1e-4 for float32, 0.5 for bfloat16.
+        """
+        return self._set(
+            engine=engine,
+            num_engines=num_engines,
+            num_cpus_per_engine=num_cpus_per_engine,
+            num_gpus_per_engine=num_gpus_per_engine,
+            max_model_len=max_model_len,
+            max_num_seqs=max_num_seqs,
+            max_response_tokens=max_response_tokens,
+            temperature=temperature,
+            engine_kwargs=engine_kwargs,
+            engine_startup_timeout_s=engine_startup_timeout_s,
+            weight_check_tolerance=weight_check_tolerance,
+        )
+
+    def prompting(
+        self,
+        *,
+        context: str = NotProvided,
+        template: str = NotProvided,
+        response_style: str = NotProvided,
+        history: int | None = NotProvided,
+        show_admissible: bool = NotProvided,
+        invalid_action_penalty: float = NotProvided,
+    ) -> Self:
+        """Sets how observations become prompts and responses become actions.
+
+        Args:
+            context: "append": one growing conversation an episode, which an engine's prefix cache and the learner see
+                once. "window": a fresh prompt every turn, with the last `history` turns in it.
+            template: "bare" (nothing but the observation) or "instructed" (tells what to do and how to answer).
+            response_style: "bare" (the response is the action) or "tagged" (`<think>...</think><action>...</action>`).
+            history: turns that a window shows; None with an append-only context.
+            show_admissible: whether the prompt lists the admissible actions.
+            invalid_action_penalty: subtracted from the reward of a turn whose action is invalid, unit of reward. It
+                never touches the success rate.
+        """
+        return self._set(
+            context=context,
+            template=template,
+            response_style=response_style,
+            history=history,
+            show_admissible=show_admissible,
+            invalid_action_penalty=invalid_action_penalty,
+        )
+
+    @override(AlgorithmConfig)
+    def env_runners(
+        self,
+        *,
+        split: str = NotProvided,
+        max_turns: int = NotProvided,
+        max_concurrent_episodes: int = NotProvided,
+        **kwargs: Any,
+    ) -> Self:
+        """Sets the rollouts.
+
+        Args:
+            split: of the environment's tasks that training plays.
+            max_turns: turns after which an episode is truncated.
+            max_concurrent_episodes: episodes that one environment runner plays at once.
+            **kwargs: RLlib's own (`num_env_runners`, ...).
+        """
+        super().env_runners(**kwargs)
+        return self._set(split=split, max_turns=max_turns, max_concurrent_episodes=max_concurrent_episodes)
+
+    @override(AlgorithmConfig)
+    def training(
+        self,
+        *,
+        advantage_estimator: str = NotProvided,
+        group_size: int = NotProvided,
+        num_groups: int = NotProvided,
+        psc_alpha: float = NotProvided,
+        psc_beta: float = NotProvided,
+        psa_temperature: float = NotProvided,
+        step_weight: float = NotProvided,
+        estimator_options: Mapping[str, Any] = NotProvided,
+        num_minibatches: int = NotProvided,
+        max_tokens_per_microbatch: int = NotProvided,
+        clip_low: float = NotProvided,
+        clip_high: float = NotProvided,
+        old_logprobs: str = NotProvided,
+        kl_coef: float = NotProvided,
+        entropy_coef: float = NotProvided,
+        weight_decay: float = NotProvided,
+        **kwargs: Any,
+    ) -> Self:
+        """Sets the method and its optimisation.
+
+        Args:
+            advantage_estimator: a name in `proxmo_rllib.advantages.ESTIMATORS`.
+            group_size: episodes of one task from one initial state, at least 2.
+            num_groups: groups an iteration.
+            psc_alpha: exponent of the success-rate-aware modulation.
+            psc_beta: strength of the modulation; 0 switches it off.
+            psa_temperature: of the softmax over similarities of the soft baseline; towards 0 only identical states
+                are compared, towards infinity all states of the group.
+            step_weight: weight (omega) of the step advantage beside the episode advantage.
+            estimator_options: further options of the estimator, by name.
+            num_minibatches: optimizer steps an epoch over the iteration's sequences.
+            max_tokens_per_microbatch: padded tokens of one forward pass; bounds memory, never changes the gradient.
+            clip_low: the surrogate's ratio is clipped from below at 1 - clip_low.
+            clip_high: and from above at 1 + clip_high.
+            old_logprobs: of the surrogate's ratio. "engine": as sampled. "learner": recomputed before the first step,
+                for bfloat16, where the two disagree; costs one more forward pass.
+            kl_coef: weight of the k3 estimate of the KL divergence to the initial policy; 0 loads no reference model.
+            entropy_coef: weight of the entropy bonus.
+            weight_decay: of AdamW.
+            **kwargs: RLlib's own (`lr`, `gamma`, `grad_clip`, `num_epochs`, ...).
+        """
+        super().training(**kwargs)
+        return self._set(
+            advantage_estimator=advantage_estimator,
+            group_size=group_size,
+            num_groups=num_groups,
+            psc_alpha=psc_alpha,
+            psc_beta=psc_beta,
+            psa_temperature=psa_temperature,
+            step_weight=step_weight,
+            estimator_options=estimator_options,
+            num_minibatches=num_minibatches,
+            max_tokens_per_microbatch=max_tokens_per_microbatch,
+            clip_low=clip_low,
+            clip_high=clip_high,
+            old_logprobs=old_logprobs,
+            kl_coef=kl_coef,
+            entropy_coef=entropy_coef,
+            weight_decay=weight_decay,
+        )
+
+    @override(AlgorithmConfig)
+    def evaluation(
+        self,
+        *,
+        panel: Panel | None = NotProvided,
+        panel_temperature: float = NotProvided,
+        panel_repeats: int = NotProvided,
+        **kwargs: Any,
+    ) -> Self:
+        """Sets the evaluation on a fixed panel of tasks.
+
+        Args:
+            panel: the tasks; all of them are played at each evaluation.
+            panel_temperature: sampling temperature of evaluation; 0 is greedy.
+            panel_repeats: how often each task is played.
+            **kwargs: RLlib's own (`evaluation_interval`, in iterations).
+        """
+        super().evaluation(**kwargs)
+        return self._set(panel=panel, panel_temperature=panel_temperature, panel_repeats=panel_repeats)
+
+    @override(AlgorithmConfig)
+    def debugging(self, *, record_groups: int = NotProvided, **kwargs: Any) -> Self:
+        """Sets what is kept to look at.
+
+        Args:
+            record_groups: groups of each iteration whose episodes go into the run's record as text.
+            **kwargs: RLlib's own (`seed`, `log_level`, ...).
+        """
+        super().debugging(**kwargs)
+        return self._set(record_groups=record_groups)
+
+    def _set(self, **settings: Any) -> Self:
+        for key, value in settings.items():
+            if value is not NotProvided:
+                setattr(self, key, dict(value) if isinstance(value, Mapping) else value)
+        return self
+
+    @override(AlgorithmConfig)
+    def update_from_dict(self, config_dict: dict[str, Any]) -> Self:
+        """As RLlib's, but a key that nothing reads is an error instead of a new attribute.
+
+        Raises:
+            ValueError: naming the key and the nearest known one.
+        """
+        known = set(self.keys()) | set(self._known_keys)
+        for key, value in config_dict.items():
+            translated = self._translate_special_keys(key, warn_deprecated=False)
+            if key.startswith("__") or translated in known or hasattr(type(self), translated):
+                continue
+            near = difflib.get_close_matches(key, sorted(k for k in known if not k.startswith("_")), n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "see the methods of ProxMOConfig for the known ones."
+            raise ValueError(f"{key}={value!r}: there is no such setting; {hint}")
+        return super().update_from_dict(config_dict)
+
+    def estimator_settings(self) -> dict[str, Any]:
+        """Options of the advantage estimator, as `estimate_advantages` takes them."""
+        settings: dict[str, Any] = {"gamma": self.gamma}
+        if self.advantage_estimator.startswith("proxmo"):
+            settings |= {
+                "psc_alpha": self.psc_alpha,
+                "psc_beta": self.psc_beta,
+                "psa_temperature": self.psa_temperature,
+                "step_weight": self.step_weight,
+            }
+        return settings | self.estimator_options
+
+    @override(AlgorithmConfig)
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        from proxmo_rllib.learner.module import CausalLMModule
+
+        return RLModuleSpec(module_class=CausalLMModule, model_config=self.module_settings())
+
+    def module_settings(self) -> dict[str, Any]:
+        """What the learner's module is built from."""
+        return {
+            "pretrained": None if self.pretrained is None else str(self.pretrained),
+            "dtype": self.dtype,
+            "gradient_checkpointing": self.gradient_checkpointing,
+            "temperature": self.temperature,
+            "with_reference": self.kl_coef > 0,
+        }
+
+    @override(AlgorithmConfig)
+    def get_default_learner_class(self) -> type[Learner]:
+        from proxmo_rllib.learner.learner import ProxMOLearner
+
+        return ProxMOLearner
+
+    @property
+    def _model_config_auto_includes(self) -> dict[str, Any]:
+        return self.module_settings()
+
+    @override(AlgorithmConfig)
+    def validate(self) -> None:
+        """Checks everything that can be checked without loading anything.
+
+        Raises:
+            ValueError: naming the setting, its value and the remedy.
+        """
+        if not self.num_env_runners:
+            self.create_local_env_runner = True
+        super().validate()
+        self._validate_types()
+        self._validate_rollouts()
+        self._validate_training()
+        self._validate_rllib_settings()
+
+    def _validate_types(self) -> None:
+        whole: tuple[str, ...] = (
+            "group_size",
+            "num_groups",
+            "num_minibatches",
+            "max_tokens_per_microbatch",
+            "num_engines",
+            "max_turns",
+        )
+        whole += ("max_model_len", "max_num_seqs", "max_response_tokens", "max_concurrent_episodes", "panel_repeats")
+        for key in whole:
+            value = getattr(self, key)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                self._fail(key, value, "it is a whole number of at least 1.")
+        numbers: tuple[str, ...] = (
+            "psc_alpha",
+            "psc_beta",
+            "psa_temperature",
+            "step_weight",
+            "clip_low",
+            "clip_high",
+            "kl_coef",
+        )
+        numbers += ("entropy_coef", "weight_decay", "temperature", "panel_temperature", "invalid_action_penalty")
+        for key in numbers:
+            value = getattr(self, key)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+                self._fail(key, value, "it is a finite number of at least 0.")
+        choices: dict[str, tuple[str, ...]] = {"engine": ENGINES, "dtype": DTYPES, "context": CONTEXTS}
+        choices |= {"old_logprobs": OLD_LOGPROBS}
+        for key, allowed in choices.items():
+            if getattr(self, key) not in allowed:
+                self._fail(key, getattr(self, key), f"choose one of {', '.join(map(repr, allowed))}.")
+        panel: object = self.panel
+        if panel is not None and not isinstance(panel, Panel):
+            self._fail("panel", panel, "it is an env_wrappers.panels.Panel; make one with panel_from_split().")
+
+    def _validate_rollouts(self) -> None:
+        if self.pretrained is None:
+            self._fail("pretrained", None, "name a causal LM with .policy(pretrained='folder or hub name').")
+        if self.env is None:
+            self._fail("env", None, "name an environment with .environment('env_wrappers/ALFWorld-v0').")
+        if self.temperature == 0:
+            self._fail("temperature", 0, "greedy rollouts have no variance to learn from; use e.g. 1.0.")
+        if self.max_response_tokens >= self.max_model_len:
+            self._fail(
+                "max_response_tokens", self.max_response_tokens, f"it must be below max_model_len={self.max_model_len}."
+            )
+        if self.context == "append" and self.history is not None:
+            self._fail("history", self.history, "an append-only context keeps everything; set context='window'.")
+        if self.evaluation_interval and self.panel is None:
+            self._fail("panel", None, "evaluation_interval is set: give .evaluation(panel=...) too.")
+
+    def _validate_training(self) -> None:
+        if self.group_size < 2:
+            self._fail(
+                "group_size",
+                self.group_size,
+                "ProxMO compares the episodes of a group, so it needs at least 2; set it with .training(group_size=8).",
+            )
+        if self.num_groups < max(1, self.num_learners):
+            self._fail(
+                "num_groups", self.num_groups, f"every one of the {self.num_learners} learners needs a whole group."
+            )
+        validate_options(self.advantage_estimator, self.estimator_settings())
+
+    def _validate_rllib_settings(self) -> None:
+        if self.num_aggregator_actors_per_learner:
+            self._fail(
+                "num_aggregator_actors_per_learner",
+                self.num_aggregator_actors_per_learner,
+                "each would build the whole model; set it to 0.",
+            )
+        if self.add_default_connectors_to_learner_pipeline:
+            self._fail(
+                "add_default_connectors_to_learner_pipeline",
+                True,
+                "RLlib's default connectors cannot read text episodes; set it to False.",
+            )
+        if self.is_multi_agent:
+            self._fail("policies", list(self.policies), "one agent is trained; remove .multi_agent(...).")
+
+    def _fail(self, key: str, value: object, remedy: str) -> None:
+        raise ValueError(f"{key}={value!r}: {remedy}")
+
+    def weight_tolerance(self) -> float:
+        """Largest difference between a logprob in an engine and in the learner after a weight transfer."""
+        if self.weight_check_tolerance is not None:
+            return self.weight_check_tolerance
+        return WEIGHT_CHECK_TOLERANCE[self.dtype]
+
+
+EnvCreator = Callable[[Mapping[str, Any]], Any]

@@ -1,0 +1,86 @@
+"""Connector: episodes of whole groups in, one advantage a turn out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from ray.rllib.connectors.connector_v2 import ConnectorV2
+from ray.rllib.core import DEFAULT_MODULE_ID
+
+from proxmo_rllib.advantages import TurnTable, estimate_advantages
+from proxmo_rllib.types import Episode
+
+#: Where the next connector finds them in `shared_data`: {episode id: float64 [turns]}.
+TURN_ADVANTAGES = "turn_advantages"
+
+
+def turn_table(episodes: Sequence[Episode]) -> TurnTable:
+    """One row a turn, the rows of an episode in time order."""
+    rows = [(episode, turn) for episode in episodes for turn in episode.turns]
+    return TurnTable(
+        group=[episode.group_id for episode, _ in rows],
+        episode=[episode.episode_id for episode, _ in rows],
+        reward=[turn.reward for _, turn in rows],
+        success=[episode.success for episode, _ in rows],
+        anchor=[turn.anchor for _, turn in rows],
+    )
+
+
+class ProxMOAdvantages(ConnectorV2):
+    """Estimates the advantages and logs the estimator's diagnostics.
+
+    Args:
+        estimator: name in `proxmo_rllib.advantages.ESTIMATORS`.
+        settings: its options.
+        group_size: episodes of a whole group; a group of another size is an error.
+    """
+
+    def __init__(self, estimator: str, settings: Mapping[str, Any], group_size: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._estimator = estimator
+        self._settings = dict(settings)
+        self._group_size = group_size
+
+    def __call__(
+        self,
+        *,
+        rl_module: Any,
+        batch: dict[str, Any],
+        episodes: Sequence[Episode],
+        explore: bool | None = None,
+        shared_data: dict[str, Any] | None = None,
+        metrics: Any = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Puts the advantages into `shared_data`; the batch passes unchanged."""
+        _check_groups(episodes, self._group_size)
+        estimate = estimate_advantages(turn_table(episodes), self._estimator, **self._settings)
+        total = np.asarray(estimate.total)
+        by_episode: dict[str, np.ndarray] = {}
+        row = 0
+        for episode in episodes:
+            by_episode[episode.episode_id] = total[row : row + len(episode)]
+            row += len(episode)
+        assert shared_data is not None, "the learner's pipeline hands one dictionary to all its connectors"
+        shared_data[TURN_ADVANTAGES] = by_episode
+        if metrics is not None:
+            for name, value in estimate.diagnostics().items():
+                metrics.log_value((DEFAULT_MODULE_ID, "advantages", name), value, reduce="mean", window=1)
+        return batch
+
+
+def _check_groups(episodes: Sequence[Episode], group_size: int) -> None:
+    sizes = Counter(episode.group_id for episode in episodes)
+    torn = {group: size for group, size in sizes.items() if size != group_size}
+    if torn:
+        raise ValueError(f"Groups must be whole, with {group_size} episodes each; these are not: {torn}.")
+    tasks: dict[str, str] = {}
+    for episode in episodes:
+        if tasks.setdefault(episode.group_id, episode.task) != episode.task:
+            raise ValueError(
+                f"Group {episode.group_id!r} mixes the tasks {tasks[episode.group_id]!r} and {episode.task!r}; its "
+                "episodes cannot be compared."
+            )

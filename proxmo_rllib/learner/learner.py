@@ -1,0 +1,230 @@
+"""RLlib TorchLearner for token sequences: micro-batches by token budget, one normaliser for every optimizer step.
+
+whole groups -> connectors (advantages, padded columns) -> optimizer steps (`num_epochs` x `num_minibatches`)
+    -> micro-batches -> forward, loss / (tokens of the step over all learners), backward
+    -> clip, check that the norm is finite, step
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.learner.learner import Learner
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+from ray.rllib.utils.annotations import override
+
+from proxmo_rllib.learner import columns
+from proxmo_rllib.learner.advantages_connector import ProxMOAdvantages
+from proxmo_rllib.learner.losses import TokenLoss, clipped_surrogate
+from proxmo_rllib.learner.module import CausalLMModule
+from proxmo_rllib.learner.token_batches import TokenBatches, split_by_token_budget, take_rows
+
+logger = logging.getLogger(__name__)
+
+# Optimizer steps in a row with a gradient that is not finite, after which the run fails.
+_MAX_SKIPPED_STEPS = 5
+
+
+class ProxMOLearner(TorchLearner):
+    """Optimises the policy on whole groups. Written for RLlib 2.60; the overridden names are alpha API."""
+
+    @override(TorchLearner)
+    def build(self) -> None:
+        super().build()
+        self._num_optimizer_steps = 0
+        self._num_skipped_in_a_row = 0
+        self._sums: dict[str, float] = defaultdict(float)
+        for connector in self._connectors():
+            self._learner_connector.append(connector)
+
+    def _connectors(self) -> list[Any]:
+        config: Any = self.config
+        return [
+            ProxMOAdvantages(config.advantage_estimator, config.estimator_settings(), config.group_size),
+            TokenBatches(device=self._device),
+        ]
+
+    @property
+    def policy_version(self) -> int:
+        """Optimizer steps so far."""
+        return self._num_optimizer_steps
+
+    @property
+    def policy(self) -> CausalLMModule:
+        """The module being trained, without its distributed wrapper."""
+        module: CausalLMModule = self.module[DEFAULT_MODULE_ID].unwrapped()
+        return module
+
+    @override(TorchLearner)
+    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+        params = [p for p in self.module[module_id].parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(params, betas=(0.9, 0.95), weight_decay=config.weight_decay)
+        self.register_optimizer(module_id=module_id, optimizer=optimizer, params=params, lr_or_lr_schedule=config.lr)
+
+    @override(Learner)
+    def _create_iterator_if_necessary(
+        self, *, training_data: Any, num_epochs: int = 1, **kwargs: Any
+    ) -> Iterator[MultiAgentBatch]:
+        batch = self._make_batch_if_necessary(training_data=training_data)
+        return self._optimizer_batches(dict(batch.policy_batches[DEFAULT_MODULE_ID]), num_epochs)
+
+    def _optimizer_batches(self, batch: dict[str, torch.Tensor], num_epochs: int) -> Iterator[MultiAgentBatch]:
+        """One batch an optimizer step, the same number on every learner: an unequal one would deadlock them."""
+        self._add_fixed_logprobs(batch)
+        count = len(batch[columns.LENGTHS])
+        steps = min(self.config.num_minibatches, int(self._reduce(count, "MIN")))
+        generator = torch.Generator().manual_seed((self.config.seed or 0) * 100_003 + self._num_optimizer_steps)
+        for _ in range(num_epochs):
+            for rows in torch.tensor_split(torch.randperm(count, generator=generator), steps):
+                part = SampleBatch(take_rows(batch, rows.to(self._device)))
+                yield MultiAgentBatch({DEFAULT_MODULE_ID: part}, env_steps=len(rows))
+
+    @torch.no_grad()
+    def _add_fixed_logprobs(self, batch: dict[str, torch.Tensor]) -> None:
+        """Adds the columns that stay the same over the iteration's optimizer steps."""
+        recompute = self.config.old_logprobs == "learner"
+        reference = self.config.kl_coef > 0
+        batch[columns.OLD_LOGPROBS] = batch[columns.BEHAVIOUR_LOGPROBS]
+        if not recompute and not reference:
+            return
+        for name, wanted in ((columns.OLD_LOGPROBS, recompute), (columns.REFERENCE_LOGPROBS, reference)):
+            if wanted:
+                batch[name] = torch.zeros_like(batch[columns.BEHAVIOUR_LOGPROBS])
+        for rows in split_by_token_budget(batch[columns.LENGTHS], self.config.max_tokens_per_microbatch):
+            # A boolean mask is read row by row in ascending order, and so the module's output must come.
+            rows = rows.sort().values
+            part = take_rows(batch, rows)
+            mask = torch.zeros_like(batch[columns.LOSS_MASK])
+            mask[rows] = batch[columns.LOSS_MASK][rows]
+            if recompute:
+                batch[columns.OLD_LOGPROBS][mask] = self.policy.forward_train(part)[columns.LOGPROBS]
+            if reference:
+                batch[columns.REFERENCE_LOGPROBS][mask] = self.policy.reference_logprobs(part)
+
+    @override(TorchLearner)
+    def _update(self, batch: dict[str, Any], **kwargs: Any) -> tuple[Any, Any, Any]:
+        for optimizer in self._optimizer_parameters:
+            optimizer.zero_grad(set_to_none=True)
+        rows = dict(batch[DEFAULT_MODULE_ID])
+        tokens = max(1.0, self._reduce(int(rows[columns.LOSS_MASK][:, 1:].sum()), "SUM"))
+        micro_batches = split_by_token_budget(rows[columns.LENGTHS], self.config.max_tokens_per_microbatch)
+        # DistributedDataParallel averages the gradients of the learners, so that the sum needs their number again.
+        scale = self._num_learners() / tokens
+        total = 0.0
+        for index, chosen in enumerate(micro_batches):
+            with self._gradient_sync(last=index == len(micro_batches) - 1):
+                part = {DEFAULT_MODULE_ID: take_rows(rows, chosen)}
+                outputs = self.module.forward_train(part)
+                loss = self.compute_losses(fwd_out=outputs, batch=part)[DEFAULT_MODULE_ID] * scale
+                loss.backward()
+            total += float(loss.detach())
+        self.metrics.log_value((DEFAULT_MODULE_ID, "num_micro_batches"), len(micro_batches), reduce="sum")
+        self._step(tokens)
+        return {}, {DEFAULT_MODULE_ID: total}, {}
+
+    @override(TorchLearner)
+    def compute_loss_for_module(
+        self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Any]
+    ) -> torch.Tensor:
+        """Sum of the loss over the micro-batch's loss tokens; `_update` divides by the tokens of the step."""
+        loss = self.token_loss(batch, fwd_out)
+        for name, value in loss.parts.items():
+            self._sums[name] += float(value)
+        return loss.total
+
+    def token_loss(self, batch: dict[str, Any], outputs: dict[str, torch.Tensor]) -> TokenLoss:
+        """The loss of a micro-batch. Override it for another one."""
+        config: Any = self.config
+        mask = batch[columns.LOSS_MASK].clone()
+        mask[:, 0] = False  # nothing predicts the first token
+        old = batch[columns.OLD_LOGPROBS][mask]
+        importance = None
+        if config.old_logprobs == "learner":
+            # The engine's distribution differs from ours by rounding; truncated importance weights correct for it.
+            importance = (old - batch[columns.BEHAVIOUR_LOGPROBS][mask]).exp().clamp(max=2.0)
+        return clipped_surrogate(
+            outputs[columns.LOGPROBS],
+            old,
+            batch[columns.ADVANTAGES][mask],
+            outputs[columns.ENTROPY],
+            clip_low=config.clip_low,
+            clip_high=config.clip_high,
+            entropy_coef=config.entropy_coef,
+            kl_coef=config.kl_coef,
+            reference_logprobs=batch[columns.REFERENCE_LOGPROBS][mask] if config.kl_coef > 0 else None,
+            importance=importance,
+        )
+
+    def _step(self, tokens: float) -> None:
+        """Clips, checks and applies the gradient."""
+        params = [p for p in self.policy.parameters() if p.requires_grad]
+        limit = self.config.grad_clip if self.config.grad_clip is not None else float("inf")
+        norm = float(torch.nn.utils.clip_grad_norm_(params, limit))
+        finite = norm == norm and norm != float("inf")
+        if finite:
+            self._num_skipped_in_a_row = 0
+            for optimizer in self._optimizer_parameters:
+                optimizer.step()
+            self._num_optimizer_steps += 1
+        else:
+            # A step with such a gradient would ruin the weights for good.
+            self._num_skipped_in_a_row += 1
+            logger.warning("The gradient norm is %s: this optimizer step is skipped.", norm)
+            if self._num_skipped_in_a_row >= _MAX_SKIPPED_STEPS:
+                raise FloatingPointError(
+                    f"The gradient was not finite in {_MAX_SKIPPED_STEPS} optimizer steps in a row. Lower lr="
+                    f"{self.config.lr}, or look at the last iteration's rewards and logprobs."
+                )
+        self._log_step(tokens, norm, finite)
+
+    def _log_step(self, tokens: float, norm: float, finite: bool) -> None:
+        key = DEFAULT_MODULE_ID
+        share = tokens / self._num_learners()
+        self.metrics.log_value((key, "gradient_norm"), norm, reduce="mean", window=1)
+        self.metrics.log_value((key, "num_skipped_steps"), int(not finite), reduce="sum")
+        self.metrics.log_value((key, "policy_version"), self._num_optimizer_steps, reduce="max", window=1)
+        for name, value in self._sums.items():
+            self.metrics.log_value((key, name), value / share, reduce="mean", window=self.config.num_minibatches)
+        self._sums.clear()
+
+    def _num_learners(self) -> int:
+        return max(1, self.config.num_learners) if self.distributed else 1
+
+    def _reduce(self, value: float, operation: str) -> float:
+        """Sum or minimum of a number over all learners."""
+        if not self.distributed:
+            return float(value)
+        tensor = torch.tensor(float(value), dtype=torch.float64, device=self._device)
+        torch.distributed.all_reduce(tensor, op=getattr(torch.distributed.ReduceOp, operation))
+        return float(tensor)
+
+    def _gradient_sync(self, last: bool) -> contextlib.AbstractContextManager[Any]:
+        """Learners exchange gradients once an optimizer step: in the backward pass of its last micro-batch."""
+        module = self.module[DEFAULT_MODULE_ID]
+        if last or not hasattr(module, "no_sync"):
+            return contextlib.nullcontext()
+        context: contextlib.AbstractContextManager[Any] = module.no_sync()
+        return context
+
+    @override(Learner)
+    def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
+        state: dict[str, Any] = super().get_state(components, not_components=not_components, **kwargs)
+        state["num_optimizer_steps"] = self._num_optimizer_steps
+        return state
+
+    @override(Learner)
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state(state)
+        self._num_optimizer_steps = state.get("num_optimizer_steps", self._num_optimizer_steps)
+        # A restored optimizer brings the learning rate it was saved with; the config's is the one that counts, so that
+        # a sweep can change it.
+        if isinstance(self.config.lr, (int, float)):
+            for optimizer in self._optimizer_parameters:
+                self._set_optimizer_lr(optimizer, self.config.lr)

@@ -1,0 +1,17 @@
+"""Rollouts: many episodes at once in one event loop, whole groups from one initial state."""
+
+from proxmo_rllib.rollouts.agents import Agent, EnginePolicyAgent, ScriptedAgent
+from proxmo_rllib.rollouts.conversation import ChatFormat, Conversation
+from proxmo_rllib.rollouts.env_runner import SampleResult, TextEnvRunner
+from proxmo_rllib.rollouts.tasks import TaskSampler
+
+__all__ = [
+    "Agent",
+    "ChatFormat",
+    "Conversation",
+    "EnginePolicyAgent",
+    "SampleResult",
+    "ScriptedAgent",
+    "TaskSampler",
+    "TextEnvRunner",
+]

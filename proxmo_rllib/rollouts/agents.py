@@ -1,0 +1,106 @@
+"""Who answers: the policy through the engines, or a script (an expert, a random one) for imitation and baselines."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+
+from proxmo_rllib.rollouts.conversation import ChatFormat
+from proxmo_rllib.types import Completion, SamplingParams
+
+
+class CompletionClient(Protocol):
+    """What the rollouts need of the engines."""
+
+    async def generate(self, prompt_ids: list[int], params: SamplingParams, affinity: int = 0) -> Completion: ...
+
+
+class Agent(Protocol):
+    """Answers the observations of one episode."""
+
+    async def respond(self, prompt_ids: list[int], observation: str, info: dict[str, Any]) -> Completion:
+        """The response to `prompt_ids`, whose last message carries `observation`."""
+        ...
+
+
+class EnginePolicyAgent:
+    """The policy: samples from the engines.
+
+    Args:
+        client: where to send prompts.
+        params: how to sample; its seed, if any, is advanced by one every turn.
+        affinity: prompts with the same number go to the same engine, which has their common prefix in its cache.
+    """
+
+    def __init__(self, client: CompletionClient, params: SamplingParams, affinity: int) -> None:
+        self._client = client
+        self._params = params
+        self._affinity = affinity
+        self._turn = 0
+
+    async def respond(self, prompt_ids: list[int], observation: str, info: dict[str, Any]) -> Completion:
+        params = self._params
+        if params.seed is not None:
+            # A run is a function of its seed, so every request carries its own.
+            params = SamplingParams(
+                params.temperature, params.max_tokens, params.stop_token_ids, params.seed + self._turn
+            )
+        self._turn += 1
+        return await self._client.generate(prompt_ids, params, affinity=self._affinity)
+
+
+class Script(Protocol):
+    """A program that plays: sees what an agent sees, answers with an action."""
+
+    def reset(self, observation: str, info: dict[str, Any]) -> None: ...
+
+    def act(self, observation: str, info: dict[str, Any]) -> str: ...
+
+
+ScriptFactory = Callable[[random.Random], Script]
+
+
+class RandomScript:
+    """Plays a random admissible action: the floor of every evaluation."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+
+    def reset(self, observation: str, info: dict[str, Any]) -> None:
+        pass
+
+    def act(self, observation: str, info: dict[str, Any]) -> str:
+        actions = info.get("admissible_actions") or ["look"]
+        return self._rng.choice(actions)
+
+
+class ScriptedAgent:
+    """Puts a script's actions into tokens, so that its episodes look like the policy's own.
+
+    Args:
+        script: the program that plays.
+        chat: to encode the actions.
+        wrap: puts an action into the response format that the action parser reads.
+    """
+
+    def __init__(self, script: Script, chat: ChatFormat, wrap: Callable[[str], str]) -> None:
+        self._script = script
+        self._chat = chat
+        self._wrap = wrap
+        self._started = False
+
+    async def respond(self, prompt_ids: list[int], observation: str, info: dict[str, Any]) -> Completion:
+        if not self._started:
+            self._script.reset(observation, info)
+            self._started = True
+        action = self._script.act(observation, info)
+        ids = [*self._chat.encode_text(self._wrap(action)), self._chat.stop_token_ids[0]]
+        return Completion(
+            token_ids=np.asarray(ids, dtype=np.int32),
+            logprobs=np.zeros(len(ids), dtype=np.float32),
+            finish_reason="stop",
+            policy_version=0,
+        )

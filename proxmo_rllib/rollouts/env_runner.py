@@ -1,0 +1,227 @@
+"""RLlib EnvRunner for text environments: many episodes at once in one event loop, no lock-step.
+
+    assignments -> [episode coroutine] * (groups x group size), at most `max_concurrent_episodes` at a time
+                     say(observation) -> prompt ids -> agent (engines) -> response ids
+                     text -> env.step -> Turn ... until it ends
+                -> Group (one object reference each)
+
+A finished episode frees its environment at once; a slow one holds nobody up. A broken environment ends its own episode
+with status ERROR; its group is dropped from training and counted, and the others go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import ray
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
+from ray.rllib.env.env_runner import EnvRunner
+from ray.rllib.utils.annotations import override
+from ray.rllib.utils.checkpoints import Checkpointable
+
+from env_wrappers.panels import Panel
+from proxmo_rllib.rollouts.agents import Agent, CompletionClient, EnginePolicyAgent, ScriptedAgent, ScriptFactory
+from proxmo_rllib.rollouts.conversation import ChatFormat
+from proxmo_rllib.rollouts.environments import EnvPool, chat_format, make_text_env
+from proxmo_rllib.rollouts.play import play_groups
+from proxmo_rllib.rollouts.sampling_metrics import log_groups
+from proxmo_rllib.types import Assignment, Group, SamplingParams, Status
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SampleResult:
+    """What one call of `sample` played."""
+
+    group_ids: tuple[str, ...]  # all groups played, the dropped ones included
+    groups: tuple[Any, ...]  # one object reference a whole group
+    num_tokens: tuple[int, ...]  # tokens of each of them
+    errors: tuple[str, ...]  # what broke, one entry a failed episode
+    records: tuple[Group, ...]  # the first groups themselves, for the record
+
+
+class TextEnvRunner(EnvRunner, Checkpointable):
+    """Plays whole groups of episodes with the policy behind an engine client.
+
+    It holds no weights: the engines do.
+    """
+
+    def __init__(self, *, config: Any, **kwargs: Any) -> None:
+        super().__init__(config=config, **kwargs)
+        self.spaces = kwargs.get("spaces") or {}
+        self._client: CompletionClient | None = None
+        self._chat: ChatFormat | None = None
+        self._pool: EnvPool | None = None
+        self._panel_pools: dict[str, EnvPool] = {}
+        self.env: gymnasium.Env[str, str] | None = None
+        self.make_env()
+
+    @override(EnvRunner)
+    def make_env(self) -> None:
+        """Makes one environment, to fail early and to answer questions; more are made when episodes need them."""
+        self._pool = EnvPool(lambda: make_text_env(self.config), self.config.max_concurrent_episodes)
+        self.env = self._pool.probe()
+
+    @override(EnvRunner)
+    def make_module(self) -> None:
+        """Nothing to make: the engines hold the module."""
+
+    def connect(self, client: CompletionClient) -> None:
+        """Gives the runner its way to the engines; again after a restart."""
+        self._client = client
+
+    @property
+    def chat(self) -> ChatFormat:
+        """The policy's chat template, taken apart."""
+        if self._chat is None:
+            self._chat = chat_format(self.config)
+        return self._chat
+
+    @override(EnvRunner)
+    def sample(self, *, assignments: Sequence[Assignment] = (), **kwargs: Any) -> SampleResult:
+        """Plays the assignments with the policy and logs what happened.
+
+        Args:
+            assignments: the groups to play.
+            **kwargs: ignored; RLlib passes settings for step-wise environments.
+        """
+        started = time.perf_counter()
+        played = self._run(assignments, self._policy_agent(self.config.temperature))
+        whole = [group for group in played if all(e.status is not Status.ERROR for e in group.episodes)]
+        errors = tuple(e.error or "" for group in played for e in group.episodes if e.status is Status.ERROR)
+        log_groups(self.metrics, played, seconds=time.perf_counter() - started)
+        return SampleResult(
+            group_ids=tuple(group.group_id for group in played),
+            groups=tuple(ray.put(group) for group in whole),
+            num_tokens=tuple(group.num_tokens for group in whole),
+            errors=errors,
+            records=tuple(played[: self.config.record_groups]),
+        )
+
+    def play(
+        self,
+        assignments: Sequence[Assignment],
+        *,
+        temperature: float = 0.0,
+        script: ScriptFactory | None = None,
+        panel: Panel | None = None,
+    ) -> list[Group]:
+        """Plays assignments outside training: evaluation, or a scripted agent for imitation and baselines.
+
+        Args:
+            assignments: the groups to play.
+            temperature: of the policy; 0 is greedy.
+            script: plays instead of the policy, if given.
+            panel: the assignments are tasks of its environment, which may be set up differently from training's.
+        """
+        agent = self._policy_agent(temperature) if script is None else self._scripted_agent(script)
+        return self._run(assignments, agent, None if panel is None else self._panel_pool(panel))
+
+    def _panel_pool(self, panel: Panel) -> EnvPool:
+        if panel.digest not in self._panel_pools:
+            self._panel_pools[panel.digest] = EnvPool(
+                lambda: make_text_env(self.config, panel.env_id, dict(panel.env_kwargs)),
+                self.config.max_concurrent_episodes,
+            )
+        return self._panel_pools[panel.digest]
+
+    def _policy_agent(self, temperature: float) -> Callable[[Assignment, int], Agent]:
+        client = self._client
+        if client is None:
+            raise RuntimeError("The environment runner has no engines; the Algorithm gives it some with `connect`.")
+
+        def make(assignment: Assignment, index: int) -> Agent:
+            rng = random.Random(f"sampling-{assignment.group_id}-{assignment.seed}-{index}")
+            params = SamplingParams(
+                temperature=temperature,
+                max_tokens=self.config.max_response_tokens,
+                stop_token_ids=self.chat.stop_token_ids,
+                seed=rng.randrange(2**31),
+            )
+            return EnginePolicyAgent(client, params, affinity=assignment.seed)
+
+        return make
+
+    def _scripted_agent(self, script: ScriptFactory) -> Callable[[Assignment, int], Agent]:
+        style = self.config.response_style
+
+        def wrap(action: str) -> str:
+            return action if style == "bare" else f"<think></think><action>{action}</action>"
+
+        def make(assignment: Assignment, index: int) -> Agent:
+            rng = random.Random(f"script-{assignment.group_id}-{assignment.seed}-{index}")
+            return ScriptedAgent(script(rng), self.chat, wrap)
+
+        return make
+
+    def _run(
+        self,
+        assignments: Sequence[Assignment],
+        agent: Callable[[Assignment, int], Agent],
+        pool: EnvPool | None = None,
+    ) -> list[Group]:
+        assert self._pool is not None, "the environment runner has been stopped"
+        # A coroutine, not a method of its own: Ray would take a class with one for an asynchronous actor.
+        return asyncio.run(
+            play_groups(
+                pool or self._pool,
+                assignments,
+                agent,
+                self.chat,
+                append=self.config.context == "append",
+                max_turns=self.config.max_turns,
+                max_prompt_tokens=self.config.max_model_len - self.config.max_response_tokens,
+            )
+        )
+
+    @override(EnvRunner)
+    def assert_healthy(self) -> None:
+        assert self.env is not None, "the environment has not been made"
+
+    def _require_env(self) -> gymnasium.Env[str, str]:
+        if self.env is None:
+            raise RuntimeError("The environment runner has been stopped.")
+        return self.env
+
+    @override(EnvRunner)
+    def get_spaces(self) -> dict[str, Any]:
+        env = self._require_env()
+        spaces = (env.observation_space, env.action_space)
+        return {INPUT_ENV_SPACES: spaces, INPUT_ENV_SINGLE_SPACES: spaces, DEFAULT_MODULE_ID: spaces}
+
+    @override(EnvRunner)
+    def get_metrics(self) -> Any:
+        return self.metrics.reduce()
+
+    @override(Checkpointable)
+    def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
+        """Nothing: an iteration plays whole episodes, and the task order belongs to the Algorithm."""
+        return {}
+
+    @override(Checkpointable)
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Nothing to set; RLlib calls it at setup and restore."""
+
+    @override(Checkpointable)
+    def get_ctor_args_and_kwargs(self) -> tuple[tuple[()], dict[str, Any]]:
+        return (), {"config": self.config}
+
+    @override(Checkpointable)
+    def get_checkpointable_components(self) -> list[Any]:
+        return []
+
+    @override(EnvRunner)
+    def stop(self) -> None:
+        for pool in [self._pool, *self._panel_pools.values()]:
+            if pool is not None:
+                pool.close()
+        self.env = None

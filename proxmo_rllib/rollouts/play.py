@@ -1,0 +1,153 @@
+"""Groups of episodes at once, and one episode read top to bottom."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from proxmo_rllib.rollouts.agents import Agent
+from proxmo_rllib.rollouts.conversation import ChatFormat, Conversation
+from proxmo_rllib.rollouts.environments import EnvPool, Lease
+from proxmo_rllib.types import Assignment, Episode, Group, Status, Turn
+
+logger = logging.getLogger(__name__)
+
+
+class EnvironmentFailure(Exception):
+    """The environment raised; carries what it was doing."""
+
+
+async def play_groups(
+    pool: EnvPool,
+    assignments: Sequence[Assignment],
+    make_agent: Callable[[Assignment, int], Agent],
+    chat: ChatFormat,
+    **limits: Any,
+) -> list[Group]:
+    """Plays all episodes of all groups at once, as many as the pool has environments.
+
+    Args:
+        pool: lends the environments.
+        assignments: the groups.
+        make_agent: who plays an episode, by its assignment and place in the group.
+        chat: pieces of the chat template.
+        **limits: of `play_episode`.
+    """
+
+    async def episode(assignment: Assignment, index: int) -> Episode:
+        async with pool.lease() as lease:
+            return await play_episode(lease, make_agent(assignment, index), chat, assignment, index, **limits)
+
+    async def group(assignment: Assignment) -> Group:
+        episodes = await asyncio.gather(*(episode(assignment, index) for index in range(assignment.size)))
+        return Group(assignment.group_id, assignment.task, tuple(episodes))
+
+    return list(await asyncio.gather(*(group(assignment) for assignment in assignments)))
+
+
+async def play_episode(
+    lease: Lease,
+    agent: Agent,
+    chat: ChatFormat,
+    assignment: Assignment,
+    index: int,
+    *,
+    append: bool,
+    max_turns: int,
+    max_prompt_tokens: int,
+) -> Episode:
+    """Plays one episode to its end.
+
+    An environment that raises ends this episode with status ERROR and is replaced; engine failures are the caller's.
+
+    Args:
+        lease: the environment.
+        agent: answers.
+        chat: pieces of the chat template.
+        assignment: the group.
+        index: place of the episode in its group.
+        append: whether the conversation is append-only.
+        max_turns: turns after which it is truncated.
+        max_prompt_tokens: a longer prompt ends the episode as truncated; at the first turn it is an error.
+    """
+    turns: list[Turn] = []
+    info: dict[str, Any] = {}
+    try:
+        status = await _play(lease, agent, chat, assignment, turns, info, append, max_turns, max_prompt_tokens)
+        error = None
+    except EnvironmentFailure as failure:
+        logger.warning("Task %r: %s", assignment.task, failure, exc_info=failure.__cause__)
+        status, error = Status.ERROR, f"task {assignment.task!r}: {failure}"
+        if failure.__cause__ is not None:
+            lease.replace()
+    score = info.get("score")
+    return Episode(
+        episode_id=f"{assignment.group_id}-{index}",
+        group_id=assignment.group_id,
+        task=assignment.task,
+        task_type=str(info.get("task_type", "")),
+        seed=assignment.seed,
+        turns=tuple(turns),
+        status=status,
+        score=None if score is None else float(score),
+        error=error,
+    )
+
+
+async def _play(
+    lease: Lease,
+    agent: Agent,
+    chat: ChatFormat,
+    assignment: Assignment,
+    turns: list[Turn],
+    last_info: dict[str, Any],
+    append: bool,
+    max_turns: int,
+    max_prompt_tokens: int,
+) -> Status:
+    conversation = Conversation(chat, append=append)
+    options = {"task": assignment.task} if assignment.task else None
+    message, info = await _call(lease, "reset", seed=assignment.seed, options=options)
+    last_info.update(info)
+    while True:
+        context_ids, appended = conversation.say(message)
+        if len(conversation.token_ids) > max_prompt_tokens:
+            if turns:
+                return Status.TRUNCATED
+            raise EnvironmentFailure(
+                f"its first prompt has {len(conversation.token_ids)} tokens, and there is room for "
+                f"{max_prompt_tokens} (max_model_len - max_response_tokens); raise max_model_len or shorten the prompt"
+            )
+        anchor = str(info["anchor"])
+        completion = await agent.respond(conversation.token_ids, anchor, info)
+        conversation.reply(completion.token_ids)
+        response = chat.decode_response(completion.token_ids)
+        message, reward, terminated, truncated, info = await _call(lease, "step", response)
+        last_info.update(info)
+        turns.append(
+            Turn(
+                context_ids=context_ids,
+                appended=appended,
+                response_ids=completion.token_ids,
+                logprobs=completion.logprobs,
+                policy_version=completion.policy_version,
+                anchor=anchor,
+                response=response,
+                action=str(info["action"]),
+                action_valid=bool(info["action_valid"]),
+                reward=float(reward),
+            )
+        )
+        if terminated or truncated or len(turns) >= max_turns:
+            if info.get("success"):
+                return Status.SUCCESS
+            return Status.FAILURE if terminated else Status.TRUNCATED
+
+
+async def _call(lease: Lease, method: str, *args: Any, **kwargs: Any) -> Any:
+    try:
+        return await lease.call(getattr(lease.env, method), *args, **kwargs)
+    except Exception as error:
+        raise EnvironmentFailure(f"the environment's {method} raised {type(error).__name__}: {error}") from error
