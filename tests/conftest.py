@@ -72,3 +72,28 @@ def shared() -> Path:
 def repository() -> Path:
     """The checkout's root."""
     return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def tiny_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny random Qwen2, with a tokenizer that was trained on what ALFWorld says."""
+    import random
+
+    import gymnasium
+
+    import env_wrappers  # noqa: F401 (registers the environments)
+    from proxmo_rllib.policies.tiny import TinySize, build_tiny_policy, train_tokenizer
+
+    env = gymnasium.make("env_wrappers/ALFWorld-v0", rooms=("bathroom",), num_tasks={"train": 8})
+    rng = random.Random(0)
+    texts = ["yes", "no"]
+    for task in env.get_wrapper_attr("tasks")("train"):
+        observation, info = env.reset(options={"task": task})
+        for _ in range(20):
+            texts += [observation, info["goal"], *info["admissible_actions"]]
+            observation, _, _, _, info = env.step(rng.choice(info["admissible_actions"]))
+    folder = tmp_path_factory.mktemp("tiny_policy")
+    tokenizer = train_tokenizer(texts, vocab_size=600)
+    size = TinySize(hidden_size=64, num_layers=2, num_heads=2, intermediate_size=128, max_positions=1024)
+    build_tiny_policy(folder, tokenizer, size)
+    return folder
