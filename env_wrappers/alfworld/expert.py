@@ -166,7 +166,8 @@ class SearchingExpert:
     def slip(self, info: Mapping[str, Any]) -> str:
         """What an inattentive player might do now: anything admissible, or something that does not work."""
         if self.rng.random() < 0.7:
-            return self.rng.choice(sorted(a for a in info["admissible_actions"] if a != "help"))
+            admissible: list[str] = sorted(action for action in info["admissible_actions"] if action != "help")
+            return self.rng.choice(admissible)
         wrong = [f"open {self.rng.choice(self.order)}"]
         if self.known.location:
             wrong.append(f"go to {self.known.location}")
