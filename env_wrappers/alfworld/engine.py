@@ -29,6 +29,7 @@ Available commands:
 
 
 _ALWAYS = {verb: Action(verb) for verb in ("help", "inventory", "look")}
+_READING = frozenset({"help", "inventory", "look", "examine receptacle", "examine object"})
 _KNIVES = ("knifetype", "butterknifetype")
 
 
@@ -114,7 +115,8 @@ class State:
         if action is None:
             return NOTHING_HAPPENS
         observation = self._apply(action)
-        self.refresh()
+        if action.verb not in _READING:
+            self.refresh()
         return observation
 
     # What can be done
@@ -161,23 +163,21 @@ class State:
 
     def _won(self) -> bool:
         game, goal = self.game, self.game.goal
-        object_type = game.object_type
         if goal.task_type == "look_at_obj_in_light":
-            if self.holding is None or object_type.get(self.holding) != goal.object_type:
+            if self.holding not in game.targets:
                 return False
             return any(
                 lamp in self.toggled
                 and lamp in game.toggleable
-                and object_type.get(lamp) == goal.lamp_type
+                and game.object_type.get(lamp) == goal.lamp_type
                 and self.location in game.locations.get(receptacle, ())
                 for lamp, receptacle in self.in_receptacle
             )
+        targets, destinations = game.targets, game.destinations
         right = [
             receptacle
             for thing, receptacle in self.in_receptacle
-            if object_type.get(thing) == goal.object_type
-            and game.receptacle_type.get(receptacle) == goal.receptacle_type
-            and self.prepared(thing)
+            if thing in targets and receptacle in destinations and self.prepared(thing)
         ]
         if goal.task_type == "pick_two_obj_and_place":
             return len(set(right)) < len(right)  # two in one receptacle

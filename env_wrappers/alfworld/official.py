@@ -16,7 +16,6 @@ from env_wrappers.alfworld.games import Source, open_library
 from env_wrappers.alfworld.problem import Game
 
 try:
-    import fast_downward
     import textworld
     from alfworld.agents.utils.misc import Demangler
     from textworld.envs.pddl import PddlEnv
@@ -68,10 +67,6 @@ class Engine:
         commands: list[str] = self._env._pddl_state.replan(self._env._entity_infos)
         return commands
 
-    def close(self) -> None:
-        """Free the planner's library."""
-        fast_downward.close_lib(self._env.downward_lib)
-
 
 class OfficialALFWorldEnv(GamesEnv):
     """ALFWorld with the official engine. Same text, rewards and infos as `ALFWorldEnv`, a thousand times slower."""
@@ -89,7 +84,8 @@ class OfficialALFWorldEnv(GamesEnv):
         """Start a task; arguments as of `ALFWorldEnv.reset`."""
         self._game = self._start(seed, options)
         if self._engine is None:
-            self._engine = Engine()  # 34 MB of library, once an environment
+            # Once an environment: it copies and loads 34 MB of library, which cannot be unloaded without a crash.
+            self._engine = Engine()
         self._actions = ()
         return self._observe(self._engine.reset(self.library.source(self._task)))
 
@@ -102,12 +98,6 @@ class OfficialALFWorldEnv(GamesEnv):
     def plan(self) -> list[str]:
         """Commands of the official planner that win from here; empty if it finds none."""
         return self._running().plan()
-
-    def close(self) -> None:
-        """Free the engine; another `reset` makes a new one."""
-        if self._engine is not None:
-            self._engine.close()
-            self._engine = None
 
     def _running(self) -> Engine:
         if self._engine is None:

@@ -78,6 +78,8 @@ class Game:
     coolable: frozenset[str]
     toggleable: frozenset[str]
     sliceable: frozenset[str]
+    targets: frozenset[str]  # objects of the goal's type
+    destinations: frozenset[str]  # receptacles of the goal's type
     containers: frozenset[str]  # objects that hold others, such as a bowl
     nested: tuple[tuple[str, str], ...]  # (inner object, outer object), sorted
     go_to: tuple[tuple[str, Action], ...]  # (command, action), sorted
@@ -135,12 +137,13 @@ def _build(facts: Mapping[str, list[tuple[str, ...]]], names: dict[str, str], go
     for receptacle, location in places:
         locations[receptacle] = (*locations.get(receptacle, ()), location)
         receptacles_at[location] = (*receptacles_at.get(location, ()), receptacle)
+    receptacle_type, object_type = dict(pairs("receptacletype")), dict(pairs("objecttype"))
     return Game(
         task=task,
         goal=goal,
         names=names,
-        receptacle_type=dict(pairs("receptacletype")),
-        object_type=dict(pairs("objecttype")),
+        receptacle_type=receptacle_type,
+        object_type=object_type,
         locations=locations,
         receptacles_at=receptacles_at,
         can_contain=frozenset(pairs("cancontain")),
@@ -151,6 +154,8 @@ def _build(facts: Mapping[str, list[tuple[str, ...]]], names: dict[str, str], go
         coolable=ones("coolable"),
         toggleable=ones("toggleable"),
         sliceable=ones("sliceable"),
+        targets=frozenset(o for o, kind in object_type.items() if kind == goal.object_type),
+        destinations=frozenset(r for r, kind in receptacle_type.items() if kind == goal.receptacle_type),
         containers=ones("isreceptacleobject"),
         nested=tuple(sorted(pairs("inreceptacleobject"))),
         go_to=tuple(sorted((f"go to {names[r]}", Action("go", r, location)) for r, location in places)),

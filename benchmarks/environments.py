@@ -1,0 +1,204 @@
+"""Native against official ALFWorld engine: time and memory. Generated against real games: size and difficulty.
+
+    python -m benchmarks.environments [--games PATH] [--official-games 2]
+
+Times are CPU seconds of one core, so that other work on the machine does not change them much. PATH is as the
+environment's `games`; without it the games are generated, and nothing is compared with real ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import random
+import statistics
+import time
+import tracemalloc
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import gymnasium
+
+import env_wrappers  # noqa: F401  registers
+from env_wrappers.alfworld import rooms
+from env_wrappers.alfworld.engine import State
+from env_wrappers.alfworld.env import ALFWorldEnv
+from env_wrappers.alfworld.generator import GeneratorConfig, generate
+from env_wrappers.alfworld.oracle import solution
+from env_wrappers.alfworld.problem import Game, parse_game
+
+ENV_ID = "env_wrappers/ALFWorld-v0"
+STEPS = 50
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--games", help="official games; generated ones by default")
+    parser.add_argument("--native-games", type=int, default=40, help="games that the native engine plays")
+    parser.add_argument(
+        "--official-games", type=int, default=2, help="games that the official engine plays; 0 for none"
+    )
+    arguments = parser.parse_args()
+    env = gymnasium.make(ENV_ID, games=arguments.games).unwrapped
+    assert isinstance(env, ALFWorldEnv)
+    tasks = env.tasks("train")[: arguments.native_games]
+
+    rows = native_rows(env, tasks)
+    if arguments.official_games:
+        official = official_rows(arguments.games, tasks[: arguments.official_games])
+        print(f"{'':34}{'native':>14}{'official':>14}{'ratio':>10}   target")
+        for name, unit, value, target in rows:
+            other = official.get(name)
+            against = f"{other:>14,.1f}{other / value:>10,.0f}" if other else f"{'-':>14}{'-':>10}"
+            print(f"{name + ', ' + unit:34}{value:>14,.1f}{against}   {target}")
+    else:
+        for name, unit, value, target in rows:
+            print(f"{name + ', ' + unit:34}{value:>14,.1f}   {target}")
+    print()
+    compare_games(env if arguments.games else None)
+
+
+def cpu_seconds(work: Callable[[], int], repeats: int = 5) -> float:
+    """Best CPU time of one of the things of which `work` does as many as it returns."""
+    best = float("inf")
+    for _ in range(repeats):
+        gc.collect()
+        start = time.thread_time()
+        number = work()
+        best = min(best, (time.thread_time() - start) / number)
+    return best
+
+
+def native_rows(env: ALFWorldEnv, tasks: list[str]) -> list[tuple[str, str, float, str]]:
+    """(name, unit, value, target) of the native engine."""
+    sources = [env.library.source(task) for task in tasks]
+    games = [parse_game(source.problem, source.task) for source in sources]
+
+    def parse() -> int:
+        for source in sources:
+            parse_game(source.problem, source.task)
+        return len(sources)
+
+    def reset() -> int:
+        for task in tasks:
+            env.reset(options={"task": task})
+        return len(tasks)
+
+    def step() -> int:
+        for task in tasks:
+            _, info = env.reset(options={"task": task})
+            for action in walk(info["admissible_actions"]):
+                info = env.step(action(info["admissible_actions"]))[4]
+        return STEPS * len(tasks)
+
+    def clone() -> int:
+        for _ in range(1000):
+            env.clone()
+        return 1000
+
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    kept = [parse_game(source.problem, source.task) for source in sources]
+    between = tracemalloc.get_traced_memory()[0]
+    states = [State(game) for game in kept]
+    after = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    return [
+        ("parse a game", "ms", cpu_seconds(parse) * 1e3, "2"),
+        ("reset", "us", (cpu_seconds(reset)) * 1e6, "20"),
+        ("step, with admissible actions", "us", (cpu_seconds(step) - cpu_seconds(reset) / STEPS) * 1e6, "30"),
+        ("clone", "us", cpu_seconds(clone) * 1e6, ""),
+        ("memory a game", "KB", (between - before) / len(games) / 1e3, "100"),
+        ("memory an environment", "KB", (after - between) / len(states) / 1e3, "20"),
+    ]
+
+
+def walk(actions: list[str]) -> Iterable[Callable[[list[str]], str]]:
+    """Choices of an agent that does what can be done at a place before it walks on."""
+    rng = random.Random(len(actions))
+
+    def choose(possible: list[str]) -> str:
+        here = [action for action in possible if not action.startswith("go to")]
+        return rng.choice(here if rng.random() < 0.5 else possible)
+
+    return [choose] * STEPS
+
+
+def official_rows(games: str | None, tasks: list[str]) -> dict[str, float]:
+    """Values of the official engine, in the same units."""
+    before = resident_bytes()
+    env = gymnasium.make(ENV_ID, games=games, engine="textworld").unwrapped
+    env.reset(options={"task": tasks[0]})  # imports, and loads the planner
+    first = resident_bytes()
+    more = [gymnasium.make(ENV_ID, games=games, engine="textworld").unwrapped for _ in range(2)]
+    for other in more:
+        other.reset(options={"task": tasks[0]})
+    memory = (resident_bytes() - first) / len(more)
+    for other in more:
+        other.close()
+    print(f"The official engine and what it imports take {(first - before) / 1e6:.0f} MB, each further one "
+          f"{memory / 1e6:.0f} MB.\n")  # fmt: skip
+    resets, steps = [], []
+    for task in tasks:
+        start = time.thread_time()
+        _, info = env.reset(options={"task": task})
+        resets.append(time.thread_time() - start)
+        start = time.thread_time()
+        choices = list(walk(info["admissible_actions"]))[:15]
+        for choice in choices:
+            info = env.step(choice(info["admissible_actions"]))[4]
+        steps.append((time.thread_time() - start) / len(choices))
+    return {
+        "reset": statistics.mean(resets) * 1e6,
+        "step, with admissible actions": statistics.mean(steps) * 1e6,
+        "memory an environment": memory / 1e3,
+    }
+
+
+def resident_bytes() -> int:
+    """Memory of this process, in bytes."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096
+
+
+def compare_games(real: ALFWorldEnv | None) -> None:
+    """Means a kind of room: receptacles, portable objects, steps of the player that knows everything."""
+    config = GeneratorConfig()
+    start = time.thread_time()
+    made = [generate(config, "train", index) for index in range(300)]
+    milliseconds = (time.thread_time() - start) / len(made) * 1e3
+    columns = {"generated": summarise((rooms.room_kind(g.room), g.game, len(g.solution)) for g in made)}
+    if real is not None:
+        tasks = real.tasks("train")[:600]
+        columns["real"] = summarise(real_games(real, tasks))
+    print(
+        f"{milliseconds:.1f} ms to generate and solve a game. Means of receptacles / portable objects / expert steps:"
+    )
+    print(f"{'':14}" + "".join(f"{name:>24}" for name in columns))
+    for kind in rooms.ROOM_KINDS:
+        print(f"{kind:14}" + "".join(f"{column[kind]:>24}" for column in columns.values()))
+
+
+def real_games(env: ALFWorldEnv, tasks: list[str]) -> Iterable[tuple[str, Game, int]]:
+    """(kind of room, game, steps) of official games."""
+    for task in tasks:
+        game = env.library.load(task)
+        kind = rooms.room_kind(int(task.split("/")[1].rsplit("-", 1)[1]))
+        yield kind, game, len(solution(game) or ())
+
+
+def summarise(games: Iterable[tuple[str, Game, int]]) -> dict[str, str]:
+    """ "receptacles / objects / steps" by kind of room."""
+    rows = defaultdict(list)
+    for kind, game, steps in games:
+        rows[kind].append((len(game.locations), len(game.pickupable), steps))
+    return {
+        kind: " / ".join(f"{statistics.mean(column):.1f}" for column in zip(*values, strict=True))
+        for kind, values in rows.items()
+    }
+
+
+if __name__ == "__main__":
+    main()
