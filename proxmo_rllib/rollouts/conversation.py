@@ -8,6 +8,7 @@ as ordinary characters.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,6 +24,7 @@ class Tokenizer(Protocol):
     chat_template: Any
     eos_token_id: int | None
     name_or_path: str
+    added_tokens_decoder: Mapping[int, Any]
 
     def apply_chat_template(self, conversation: list[dict[str, str]], **kwargs: Any) -> Any: ...
 
@@ -42,7 +44,7 @@ class ChatFormat:
     tokenizer: Tokenizer
     head: tuple[int, ...]
     reply_opening: tuple[int, ...]
-    reply_closing: tuple[int, ...]  # begins with the stop token
+    reply_closing: tuple[int, ...]  # ends with the stop token
     user_opening: tuple[int, ...]
     stop_token_ids: tuple[int, ...]
 
@@ -66,32 +68,26 @@ class ChatFormat:
         opening = [{"role": "system", "content": system}] if system else []
         first = opening + [{"role": "user", "content": _USER}]
         whole = first + [{"role": "assistant", "content": _REPLY}, {"role": "user", "content": _NEXT}]
-        prompt: str = tokenizer.apply_chat_template(first, tokenize=False, add_generation_prompt=True)
-        rendered: str = tokenizer.apply_chat_template(whole, tokenize=False, add_generation_prompt=True)
+        prompt = _render(tokenizer, first)
+        rendered = _render(tokenizer, whole)
         try:
             head, reply_opening = prompt.split(_USER)
-            between = rendered.split(_REPLY)[1]
-            closing_and_opening, _ = between.split(_NEXT)
+            between = rendered.removeprefix(head + _USER).split(_REPLY)[1]
+            between, _ = between.split(_NEXT)
         except (ValueError, IndexError):
-            raise ValueError(
-                f"The chat template of {tokenizer.name_or_path!r} does not keep the messages in order: it rendered "
-                f"{rendered!r}. Use another template."
-            ) from None
-        closing = _encode(tokenizer, closing_and_opening)
-        if not closing:
-            raise ValueError(
-                f"The chat template of {tokenizer.name_or_path!r} puts nothing between the assistant's reply and the "
-                "next message, so a reply has no end. Use a template with an end-of-turn token."
-            )
-        stops = [closing[0]]
+            raise ValueError(_reordered(tokenizer, rendered)) from None
+        if not rendered.startswith(head + _USER):
+            raise ValueError(_reordered(tokenizer, rendered))
+        reply_closing, user_opening = _split_after_stop(tokenizer, _encode(tokenizer, between), between)
+        stops = [reply_closing[-1]]
         if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in stops:
             stops.append(tokenizer.eos_token_id)
         return cls(
             tokenizer=tokenizer,
             head=_encode(tokenizer, head),
             reply_opening=_encode(tokenizer, reply_opening),
-            reply_closing=closing[:1],
-            user_opening=closing[1:],
+            reply_closing=reply_closing,
+            user_opening=user_opening,
             stop_token_ids=tuple(stops),
         )
 
@@ -109,6 +105,45 @@ class ChatFormat:
 
 def _encode(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
     return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _render(tokenizer: Tokenizer, messages: list[dict[str, str]]) -> str:
+    from jinja2 import TemplateError
+
+    try:
+        rendered: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except TemplateError as error:
+        roles = [message["role"] for message in messages]
+        raise ValueError(
+            f"The chat template of {tokenizer.name_or_path!r} refuses a conversation of the roles {roles}: {error}. "
+            "If it knows no system message, leave system_message=None; otherwise use another template."
+        ) from error
+    return rendered
+
+
+def _split_after_stop(
+    tokenizer: Tokenizer, closing: tuple[int, ...], text: str
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """What ends a reply, up to and with the first special token, and what then opens the next user message.
+
+    A model stops by sampling a special token. Templates may put a space or a line break before it, which an agent that
+    stops by itself need not say.
+    """
+    special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    for place, token_id in enumerate(closing):
+        if token_id in special:
+            return closing[: place + 1], closing[place + 1 :]
+    raise ValueError(
+        f"The chat template of {tokenizer.name_or_path!r} puts {text!r} between the assistant's reply and the next "
+        "message: there is no special token in it, so a reply has no end. Use a template with an end-of-turn token."
+    )
+
+
+def _reordered(tokenizer: Tokenizer, rendered: str) -> str:
+    return (
+        f"The chat template of {tokenizer.name_or_path!r} does not keep the messages as they were when new ones come: "
+        f"it rendered {rendered!r}. Use another template."
+    )
 
 
 class Conversation:
