@@ -9,7 +9,13 @@ import importlib
 import sys
 
 COMMANDS = {
+    "train": "run a tuned example, and watch it",
+    "eval": "play a panel of tasks with a checkpoint, a model, an expert or at random",
+    "play": "play a task yourself, or watch an agent play it",
+    "view": "read the recorded episodes of a run",
+    "tune": "search over settings of a tuned example with Ray Tune",
     "doctor": "check the installation and the machine, and say what to do",
+    "submit": "train on a Ray cluster, and follow it",
 }
 
 

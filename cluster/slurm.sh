@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# One training on a Slurm allocation: a Ray head on the first node, workers on the others, then the script.
+#
+#   sbatch --nodes=2 cluster/slurm.sh tuned_examples/alfworld_qwen2_5_1_5b.py lr=1e-6
+#
+# Submit it from the checkout. Set VENV to an environment that all nodes see (default: .venv of the checkout).
+#SBATCH --job-name=proxmo
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=2
+#SBATCH --cpus-per-task=24
+#SBATCH --mem=128G
+#SBATCH --time=24:00:00
+#SBATCH --output=proxmo-%j.log
+set -euo pipefail
+
+if [[ $# -lt 1 ]]; then
+    echo "usage: sbatch cluster/slurm.sh SCRIPT [key=value ...]" >&2
+    exit 2
+fi
+: "${SLURM_JOB_ID:?is not set: start this script with sbatch}"
+cd "$SLURM_SUBMIT_DIR"
+# shellcheck source=/dev/null
+source "${VENV:-.venv}/bin/activate"
+
+mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+head=${nodes[0]}
+head_ip=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | awk '{print $1}')
+port=$((20000 + SLURM_JOB_ID % 10000))  # several jobs may share a node
+cpus=${SLURM_CPUS_PER_TASK:-1}
+gpus=${SLURM_GPUS_ON_NODE:-0}
+
+# A token of this job's own keeps other users of the cluster out.
+export RAY_AUTH_MODE=token
+RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
+export RAY_AUTH_TOKEN
+export RAY_TMPDIR=${SLURM_TMPDIR:-/tmp}/ray-$SLURM_JOB_ID  # sockets need a short path
+
+srun --nodes=1 --ntasks=1 --nodelist="$head" \
+    ray start --head --block --node-ip-address="$head_ip" --port="$port" --include-dashboard=false \
+    --num-cpus="$cpus" --num-gpus="$gpus" &
+started=1
+export RAY_ADDRESS=$head_ip:$port
+for node in "${nodes[@]:1}"; do
+    srun --nodes=1 --ntasks=1 --nodelist="$node" \
+        ray start --block --address="$RAY_ADDRESS" --num-cpus="$cpus" --num-gpus="$gpus" &
+    started=$((started + 1))
+done
+
+# Wait until all nodes have joined, two minutes at most: a training that starts earlier waits without a word.
+python - "$started" <<'PYTHON'
+import sys
+import time
+
+import ray
+
+wanted, deadline = int(sys.argv[1]), time.monotonic() + 120
+while True:
+    try:
+        ray.init(address="auto", logging_level="ERROR", ignore_reinit_error=True)
+        here = sum(node["Alive"] for node in ray.nodes())
+    except ConnectionError:
+        here = 0
+    if here >= wanted:
+        break
+    if time.monotonic() > deadline:
+        sys.exit(f"{here} of {wanted} Ray nodes joined within 120 s: see the log of this job for the others")
+    time.sleep(2)
+PYTHON
+
+proxmo train "$@"

@@ -1,0 +1,224 @@
+"""What `proxmo train` shows: a live table on a terminal, one line an iteration elsewhere."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from proxmo_rllib.runs.progress import PanelScore, Progress
+from proxmo_rllib.stopping import StopCriteria
+
+_BARS = "▁▂▃▄▅▆▇█"
+_ROWS = 10
+
+
+def sparkline(values: Sequence[float], low: float = 0.0, high: float = 1.0, width: int = 40) -> str:
+    """The last values as a row of bars.
+
+    Args:
+        values: what is not finite becomes a gap.
+        low: the value of the lowest bar.
+        high: the value of the highest bar.
+        width: values at most.
+    """
+    span = max(high - low, 1e-9)
+    top = len(_BARS) - 1
+    return "".join(
+        _BARS[round(min(1.0, max(0.0, (value - low) / span)) * top)] if math.isfinite(value) else " "
+        for value in values[-width:]
+    )
+
+
+def duration(minutes: float) -> str:
+    """Minutes as "1 h 05 min", "4 min" or "30 s"."""
+    seconds = round(minutes * 60)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+def number(value: float, form: str = ".2f") -> str:
+    """The number in that format; a dash where there is none."""
+    return format(value, form) if math.isfinite(value) else "-"
+
+
+def phases(progress: Progress) -> str:
+    """Seconds of an iteration's phases."""
+    parts = [("playing", progress.sampling_s), ("learning", progress.learning_s), ("transfer", progress.transfer_s)]
+    if progress.panel is not None:
+        parts.append(("evaluation", progress.evaluation_s))
+    return ", ".join(f"{name} {seconds:.1f} s" for name, seconds in parts)
+
+
+class _Watcher:
+    """Keeps what both views need."""
+
+    def __init__(self, console: Console, stop: StopCriteria) -> None:
+        self.console = console
+        self._stop = stop
+        self._history: list[Progress] = []
+
+    def on_panel(self, score: PanelScore, iteration: int) -> None:
+        self.console.print(f"panel before training: {score}")
+
+    def on_checkpoint(self, checkpoint: Path) -> None:
+        """Nothing to show; the end says where the last one is."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Nothing to restore."""
+
+    def status(self, text: str) -> None:
+        """Says what goes on outside of an iteration."""
+        self.console.print(text, markup=False)
+
+    def _eta(self) -> str:
+        if not self._history:
+            return ""
+        now = self._history[-1]
+        first = self._history[0]
+        recent = self._history[-6:]
+        steps = len(recent) - 1
+        pace = (recent[-1].minutes - recent[0].minutes) / steps if steps else _seconds(first) / 60
+        left = self._stop.minutes_left(now.iteration, now.minutes, pace)
+        return "" if left is None else f"ETA {duration(left)}"
+
+    def _iteration(self, progress: Progress) -> str:
+        limit = self._stop.iterations
+        return f"{progress.iteration}" + (f"/{limit}" if limit else "")
+
+
+class PlainView(_Watcher):
+    """One line an iteration."""
+
+    def on_iteration(
+        self, progress: Progress, metrics: Mapping[str, float | None], episodes: Sequence[Mapping[str, Any]]
+    ) -> None:
+        self._history.append(progress)
+        low, high = progress.interval
+        parts = [
+            f"iteration {self._iteration(progress)}",
+            f"success {progress.success_rate:.1%} [{low:.1%}, {high:.1%}] ({progress.successes}/{progress.episodes})",
+            f"return {number(progress.episode_return)}",
+            f"turns {number(progress.turns, '.1f')}",
+            f"invalid {number(progress.invalid_rate, '.1%')}",
+            f"rollout {number(progress.rollout_tokens_per_s, '.0f')} tok/s",
+            f"learner {number(progress.learner_tokens_per_s, '.0f')} tok/s",
+            phases(progress),
+            f"version {progress.policy_version}",
+            self._eta(),
+        ]
+        if progress.errors:
+            parts.append(f"{progress.errors} episodes broke")
+        if progress.panel is not None:
+            parts.append(f"panel {progress.panel}")
+        self.console.print("  ".join(part for part in parts if part), markup=False)
+
+
+class LiveView(_Watcher):
+    """A table of the last iterations that is drawn anew, with a clock."""
+
+    def __init__(self, console: Console, stop: StopCriteria, title: str) -> None:
+        super().__init__(console, stop)
+        self._title = title
+        self._began = time.monotonic()
+        self._since = self._began
+        self._doing = "starting"
+        self._panels: list[tuple[int, PanelScore]] = []
+        # The libraries' output is redirected already; rich need not catch it too.
+        self._live = Live(
+            get_renderable=self._render, console=console, refresh_per_second=4, redirect_stdout=False,
+            redirect_stderr=False,
+        )  # fmt: skip
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._doing = ""
+        self._live.stop()
+
+    def status(self, text: str) -> None:
+        self._doing, self._since = text, time.monotonic()
+
+    def on_panel(self, score: PanelScore, iteration: int) -> None:
+        self._panels.append((iteration, score))
+        self.status("iteration 1")
+
+    def on_iteration(
+        self, progress: Progress, metrics: Mapping[str, float | None], episodes: Sequence[Mapping[str, Any]]
+    ) -> None:
+        self._history.append(progress)
+        if progress.panel is not None:
+            self._panels.append((progress.iteration, progress.panel))
+        self.status(f"iteration {progress.iteration + 1}")
+
+    def _render(self) -> RenderableType:
+        elapsed = duration((time.monotonic() - self._began) / 60)
+        head = Text.assemble((self._title, "bold"), f"   {elapsed}   {self._eta()}")
+        parts: list[RenderableType] = [head]
+        if self._history:
+            parts += [self._table(), *self._footer()]
+        elif self._panels:
+            parts.append(Text(f"panel before training: {self._panels[0][1]}"))
+        if self._doing:
+            seconds = time.monotonic() - self._since
+            parts.append(Spinner("dots", Text(f"{self._doing}, {seconds:.0f} s (Ctrl-C: save and stop)", style="dim")))
+        return Group(*parts)
+
+    def _table(self) -> Table:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for heading in ("iter", "success", "95%", "return", "turns", "invalid", "seconds", "version", "panel"):
+            table.add_column(heading, justify="left" if heading == "panel" else "right", no_wrap=True)
+        for row in self._history[-_ROWS:]:
+            low, high = row.interval
+            table.add_row(
+                self._iteration(row),
+                number(row.success_rate, ".1%"),
+                f"{low:.0%}-{high:.0%}",
+                number(row.episode_return),
+                number(row.turns, ".1f"),
+                number(row.invalid_rate, ".1%"),
+                f"{_seconds(row):.1f}",
+                str(row.policy_version),
+                "" if row.panel is None else str(row.panel),
+            )
+        return table
+
+    def _footer(self) -> list[RenderableType]:
+        last = self._history[-1]
+        lines = [
+            f"success {sparkline([row.success_rate for row in self._history])}",
+            f"{phases(last)}; rollout {number(last.rollout_tokens_per_s, '.0f')} tok/s, "
+            f"learner {number(last.learner_tokens_per_s, '.0f')} tok/s",
+        ]
+        if self._panels:
+            shown = sparkline([score.rate for _, score in self._panels])
+            lines.insert(1, f"panel   {shown}  {self._panels[0][1]} before, now {self._panels[-1][1]}")
+        footer: list[RenderableType] = [Text(line) for line in lines]
+        if last.errors:
+            footer.append(Text(f"{last.errors} episodes of the last iteration broke; see log.txt", style="yellow"))
+        return footer
+
+
+def make_view(console: Console, stop: StopCriteria, title: str) -> LiveView | PlainView:
+    """The view that fits the console."""
+    return LiveView(console, stop, title) if console.is_terminal else PlainView(console, stop)
+
+
+def _seconds(progress: Progress) -> float:
+    return progress.sampling_s + progress.learning_s + progress.transfer_s + progress.evaluation_s

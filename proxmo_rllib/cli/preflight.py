@@ -1,0 +1,108 @@
+"""What can be found wrong with a config before Ray starts, and `proxmo train --dry-run`, which says what it found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from proxmo_rllib.cli.session import describe_resources
+
+if TYPE_CHECKING:
+    from proxmo_rllib.config import ProxMOConfig
+
+OK, NOT_CHECKED = "ok", "not checked"
+_EXCERPT = 1200
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One row of a dry run."""
+
+    what: str
+    status: str
+    found: str
+
+
+def validate(config: ProxMOConfig) -> None:
+    """Everything that can be checked without Ray and without the weights.
+
+    Raises:
+        ValueError: naming the setting, its value and the remedy.
+        FileNotFoundError: data that the environment needs is not there.
+    """
+    from proxmo_rllib.rollouts.environments import check_first_prompt
+
+    config.validate()
+    check_first_prompt(config)
+
+
+def dry_run(config: ProxMOConfig) -> tuple[list[Check], str]:
+    """Builds and checks everything but the weights.
+
+    Returns:
+        What was found, and the first prompt as text.
+
+    Raises:
+        ValueError: naming the setting, its value and the remedy.
+        FileNotFoundError: data that the environment needs is not there.
+    """
+    from proxmo_rllib.algorithm import ProxMO
+    from proxmo_rllib.rollouts.environments import check_first_prompt, make_text_env, split_tasks
+
+    config.validate()
+    checks = [Check("config", OK, f"{config.num_groups} groups x {config.group_size}, {config.advantage_estimator}")]
+    env = make_text_env(config)
+    try:
+        tasks = split_tasks(env, config)
+        checks.append(Check("environment", OK, f"{config.env}, {len(tasks):,} tasks in split {config.split!r}"))
+        message, _ = env.reset(seed=0, options={"task": tasks[0]} if tasks[0] else None)
+    finally:
+        env.close()
+    if config.panel is not None:
+        checks.append(_check_panel(config))
+    room = config.max_model_len - config.max_response_tokens
+    try:
+        tokens = len(check_first_prompt(config))
+        checks.append(Check("first prompt", OK, f"{tokens} tokens of {room} that there is room for"))
+    except ValueError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        checks.append(Check("first prompt", NOT_CHECKED, f"{len(message.split())} words; no tokenizer: {error}"))
+    checks.append(Check("weights", NOT_CHECKED, f"{config.pretrained}, {config.dtype}: a dry run loads none"))
+    bundles = ProxMO.default_resource_request(config).bundles
+    total = {name: sum(bundle.get(name, 0) for bundle in bundles) for bundle in bundles for name in bundle}
+    used = [describe_resources({k: v for k, v in bundle.items() if v}) for bundle in bundles]
+    shown = " + ".join(f"{used.count(text)} x ({text})" for text in dict.fromkeys(used))
+    checks.append(Check("resources", OK, f"{describe_resources({k: v for k, v in total.items() if v})}: {shown}"))
+    return checks, message
+
+
+def _check_panel(config: ProxMOConfig) -> Check:
+    from proxmo_rllib.rollouts.environments import make_text_env
+
+    panel = config.panel
+    assert panel is not None
+    env = make_text_env(config, panel.env_id, dict(panel.env_kwargs))
+    try:
+        env.reset(seed=0, options={"task": panel.tasks[0]})
+    finally:
+        env.close()
+    return Check("panel", OK, f"{panel.name}@{panel.digest[:12]}, {len(panel)} tasks")
+
+
+def print_dry_run(console: Console, checks: list[Check], prompt: str) -> None:
+    """Shows what a dry run found."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for _ in range(3):
+        table.add_column(overflow="fold")
+    for check in checks:
+        colour = "green" if check.status == OK else "yellow"
+        table.add_row(check.what, f"[{colour}]{check.status}[/]", escape(check.found))
+    console.print(table)
+    console.print("\nthe first prompt's last message:", style="bold")
+    shown = prompt if len(prompt) <= _EXCERPT else f"{prompt[:_EXCERPT]}\n... ({len(prompt)} characters)"
+    console.print(shown, markup=False, highlight=False)

@@ -1,0 +1,183 @@
+"""Ray for a command: the cluster that is there, or one of its own on this machine; and a quiet terminal.
+
+`prepare_environment` has to be called before ray, transformers or vllm are imported: they read it once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import sys
+from collections.abc import Iterator, MutableMapping
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from proxmo_rllib.config import ProxMOConfig
+
+_ANSWER_S = 5.0
+_OURS = ("proxmo_rllib", "env_wrappers")
+
+
+def prepare_environment(environment: MutableMapping[str, str], home: Path, address: str | None) -> None:
+    """Settings that a run should have unless the user set them.
+
+    Args:
+        environment: of this process.
+        home: of the user.
+        address: of a Ray cluster, if the user named one.
+    """
+    defaults = {"RAY_USAGE_STATS_ENABLED": "0", "VLLM_NO_USAGE_STATS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    for name, value in defaults.items():
+        environment.setdefault(name, value)
+    if address is None and "RAY_ADDRESS" not in environment:
+        # A cluster of one's own listens on loopback; without this Ray writes a token into the user's home.
+        environment.setdefault("RAY_AUTH_MODE", "disabled")
+        return
+    from proxmo_rllib.cli.submit import find_token
+
+    find_token(environment, home)
+
+
+def start_ray(address: str | None, num_cpus: float) -> str:
+    """Connects to the cluster that is there, or starts one on this machine.
+
+    Args:
+        address: of a cluster; None for RAY_ADDRESS, or a cluster of one's own.
+        num_cpus: what the run reserves. Ray's CPUs are bookkeeping, so a small machine may offer more than it has.
+
+    Returns:
+        Where it runs, in words.
+
+    Raises:
+        ConnectionError: nothing answers at the address.
+    """
+    import ray
+
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    if address is None:
+        cores = len(os.sched_getaffinity(0))
+        ray.init(
+            num_cpus=max(cores, -int(-num_cpus // 1)),
+            include_dashboard=False,
+            logging_level=logging.WARNING,
+            # A cluster that someone else runs on this machine is not ours to join.
+            address="local",
+        )
+        return "this machine"
+    if address not in ("auto", "local"):
+        check_answers(address)
+    try:
+        ray.init(address=address, logging_level=logging.WARNING)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ConnectionError(_no_cluster(address, first)) from error
+    return f"the cluster at {address}"
+
+
+def check_answers(address: str) -> None:
+    """Finds out within seconds whether anybody listens at the address of a cluster.
+
+    Raises:
+        ConnectionError: nobody does, or it is no address.
+    """
+    if address.startswith(("http://", "https://")):
+        raise ConnectionError(f"{address} is a job server; `proxmo submit --address {address}` sends it a job.")
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        raise ConnectionError(f"{address!r} is no address of a Ray cluster; write HOST:PORT, such as 10.0.0.1:6379.")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
+    except OSError as error:
+        raise ConnectionError(_no_cluster(address, str(error))) from error
+
+
+def _no_cluster(address: str, reason: str) -> str:
+    return (
+        f"No Ray cluster answers at {address}: {reason} Start one there (ray start --head), say another --address, or "
+        "unset RAY_ADDRESS to run on this machine alone."
+    )
+
+
+def requested(config: ProxMOConfig) -> dict[str, float]:
+    """The resources that a run reserves: of the algorithm, its runners, learners and engines."""
+    from proxmo_rllib.algorithm import ProxMO
+
+    total: dict[str, float] = {}
+    for bundle in ProxMO.default_resource_request(config).bundles:
+        for name, amount in bundle.items():
+            total[name] = total.get(name, 0.0) + amount
+    return {name: amount for name, amount in total.items() if amount}
+
+
+@contextlib.contextmanager
+def quiet_terminal(log: Path) -> Iterator[Console]:
+    """Sends what libraries say to a file, and leaves the terminal to the command.
+
+    File descriptors 1 and 2 are redirected, since Ray and vLLM also write from C++. Warnings of this project stay on
+    the terminal.
+
+    Args:
+        log: appended to.
+
+    Yields:
+        A console that writes to standard output as it was.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = [os.dup(1), os.dup(2)]
+    kept = (sys.stdout, sys.stderr)
+    with log.open("a", encoding="utf-8", buffering=1) as file, os.fdopen(saved[0], "w", encoding="utf-8") as terminal:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        sys.stdout, sys.stderr = file, file
+        console = Console(file=terminal, highlight=False, soft_wrap=not terminal.isatty())
+        handlers = _route_logging(file, console)
+        try:
+            yield console
+        finally:
+            for logger, handler in handlers:
+                logger.removeHandler(handler)
+            sys.stdout, sys.stderr = kept
+            terminal.flush()
+            for number, fd in enumerate(saved, start=1):
+                os.dup2(fd, number)
+            os.close(saved[1])
+
+
+class _ConsoleHandler(logging.Handler):
+    """Prints above a live view, which a plain stream would tear."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self._console = console
+        self._said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if text not in self._said:
+            self._said.add(text)
+            self._console.print(f"{record.levelname.lower()}: {text}", style="yellow", markup=False)
+
+
+def _route_logging(file: TextIO, console: Console) -> list[tuple[logging.Logger, logging.Handler]]:
+    logging.captureWarnings(True)
+    everything = logging.StreamHandler(file)
+    everything.setLevel(logging.INFO)
+    everything.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handlers: list[tuple[logging.Logger, logging.Handler]] = [(logging.getLogger(), everything)]
+    for name in _OURS:
+        logging.getLogger(name).setLevel(logging.INFO)
+        handlers.append((logging.getLogger(name), _ConsoleHandler(console)))
+    for logger, handler in handlers:
+        logger.addHandler(handler)
+    return handlers
+
+
+def describe_resources(amounts: dict[str, float]) -> str:
+    """Resources in words: "3.5 CPU, 2 GPU"."""
+    return ", ".join(f"{amount:g} {name}" for name, amount in sorted(amounts.items()))

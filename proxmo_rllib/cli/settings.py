@@ -1,0 +1,227 @@
+"""A tuned example, and what the command line changes in it.
+
+A tuned example is a Python file that defines `config` (a ProxMOConfig), and may define `stop` (StopCriteria) and, for
+`proxmo tune`, `tune_config` and `run_config`. On the command line `key=value` replaces a setting of the config;
+`key.entry=value` one of a setting that is a dictionary.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from proxmo_rllib.stopping import StopCriteria
+
+if TYPE_CHECKING:
+    from env_wrappers.panels import Panel
+    from proxmo_rllib.config import ProxMOConfig
+
+_TRUE, _FALSE, _NONE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}, {"none", "null"}
+
+
+class ExampleError(Exception):
+    """A file that is no tuned example, said in words; its cause is what the file raised, if it did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """What a tuned example defines."""
+
+    path: Path
+    config: ProxMOConfig
+    stop: StopCriteria
+    tune_config: Any = None  # ray.tune.TuneConfig
+    run_config: Any = None  # ray.tune.RunConfig
+
+
+def load_example(path: Path) -> Example:
+    """Runs a tuned example and takes what it defines.
+
+    Raises:
+        ExampleError: there is no such file, it raises, or it does not define a config.
+    """
+    from proxmo_rllib.config import ProxMOConfig
+
+    module = _run_file(path)
+    config = getattr(module, "config", None)
+    if not isinstance(config, ProxMOConfig):
+        found = "nothing of that name" if config is None else f"{type(config).__name__}"
+        raise ExampleError(f"{path}: it must define `config`, a proxmo_rllib.ProxMOConfig; it has {found}.")
+    stop = getattr(module, "stop", StopCriteria())
+    if not isinstance(stop, StopCriteria):
+        raise ExampleError(
+            f"{path}: `stop` is a {type(stop).__name__}; define it as proxmo_rllib.StopCriteria(iterations=...)."
+        )
+    return Example(
+        path=path,
+        config=config,
+        stop=stop,
+        tune_config=getattr(module, "tune_config", None),
+        run_config=getattr(module, "run_config", None),
+    )
+
+
+def _run_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        near = sorted(str(other) for other in path.parent.glob("*.py") if other.name != "__init__.py")
+        there = f"; {path.parent} has {', '.join(near)}" if near else ""
+        raise ExampleError(f"{path}: there is no such file{there}.")
+    spec = importlib.util.spec_from_file_location(f"proxmo_example_{path.stem}", path.absolute())
+    if spec is None or spec.loader is None:
+        raise ExampleError(f"{path}: it is no Python file.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module.__name__] = module
+    from ray import cloudpickle
+
+    # The other processes cannot import the file, so what it defines (an environment's class) travels with the config.
+    cloudpickle.register_pickle_by_value(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ExampleError(f"{path}: {type(error).__name__}: {error}") from error
+    return module
+
+
+def split_settings(words: Sequence[str]) -> dict[str, str]:
+    """`key=value` words as a dictionary.
+
+    Raises:
+        ValueError: a word without "=".
+    """
+    settings = {}
+    for word in words:
+        key, sign, value = word.partition("=")
+        if not sign or not key:
+            raise ValueError(f"{word!r}: settings are written key=value, e.g. lr=1e-5 or env_config.max_objects=6.")
+        settings[key.strip()] = value
+    return settings
+
+
+def apply_settings(config: ProxMOConfig, settings: Mapping[str, str]) -> None:
+    """Changes settings of a config in place; each keeps the type that it has.
+
+    Raises:
+        ValueError: there is no such setting (names the nearest), or the value is of another type.
+    """
+    for key, text in settings.items():
+        name, *path = key.split(".")
+        if name not in vars(config) or name.startswith("_"):
+            raise ValueError(f"{key}={text!r}: there is no such setting{_nearest(name, vars(config))}.")
+        present = getattr(config, name)
+        if name == "panel" and not path:
+            value: Any = read_panel(text)
+        elif path:
+            value = _with_entry(key, present, path, text)
+        else:
+            value = parse_value(key, text, present)
+        config.update_from_dict({name: value})
+
+
+def parse_value(key: str, text: str, present: Any) -> Any:
+    """The value that a text stands for, of the type that the present value has.
+
+    Args:
+        key: for the error.
+        text: as on the command line.
+        present: the value that it replaces. With None, or within a dictionary without that entry, the text is read as
+            JSON, and as a plain string where it is none.
+
+    Raises:
+        ValueError: it is no value of that type.
+    """
+    if isinstance(present, str):
+        return text
+    if text.lower() in _NONE:
+        return None
+    if isinstance(present, bool):
+        if text.lower() not in _TRUE | _FALSE:
+            raise ValueError(f"{key}={text!r}: it is true or false.")
+        return text.lower() in _TRUE
+    if isinstance(present, (int, float)):
+        return _number(key, text, present)
+    if isinstance(present, (list, tuple)):
+        return _sequence(key, text, present)
+    if isinstance(present, Mapping):
+        value = _literal(text)
+        if not isinstance(value, dict):
+            raise ValueError(f"{key}={text!r}: it is a dictionary; write JSON, or change one entry with {key}.NAME=...")
+        return value
+    return _literal(text)
+
+
+def _number(key: str, text: str, present: float) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        raise ValueError(f"{key}={text!r}: it is a number, now {present!r}.") from None
+    if isinstance(present, float):
+        return number
+    if number.is_integer():
+        return int(number)
+    # RLlib has settings of 0 or 1 that may be fractions (num_cpus_per_env_runner=0.5).
+    if "cpus" in key or "gpus" in key:
+        return number
+    raise ValueError(f"{key}={text!r}: it is a whole number, now {present!r}.")
+
+
+def _sequence(key: str, text: str, present: Sequence[Any]) -> Any:
+    if text.startswith("["):
+        value = _literal(text)
+        if not isinstance(value, list):
+            raise ValueError(f"{key}={text!r}: it is a list; write JSON, or entries with commas between them.")
+        entries = value
+    else:
+        like = present[0] if present else None
+        entries = [parse_value(key, part.strip(), like) for part in text.split(",") if part.strip()]
+    return tuple(entries) if isinstance(present, tuple) else entries
+
+
+def _literal(text: str) -> Any:
+    if text.lower() in _NONE:
+        return None
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return {"true": True, "false": False}.get(text.lower(), text)
+
+
+def _with_entry(key: str, present: Any, path: Sequence[str], text: str) -> dict[str, Any]:
+    """A copy of a dictionary with one entry changed, in the dictionaries within it if the path is longer."""
+    if not isinstance(present, Mapping):
+        raise ValueError(f"{key}={text!r}: {key.rsplit('.', 1)[0]} is no dictionary, now {present!r}.")
+    first, *rest = path
+    old = present.get(first)
+    value = _with_entry(key, old or {}, rest, text) if rest else parse_value(key, text, old)
+    return {**present, first: value}
+
+
+def _nearest(name: str, known: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(name, [key for key in known if not key.startswith("_")], n=1)
+    return f"; did you mean {near[0]!r}?" if near else "; ProxMOConfig's methods list them"
+
+
+def read_panel(text: str) -> Panel:
+    """A panel by the name of one of the package's, or from a JSON file.
+
+    Raises:
+        ValueError: neither.
+        FileNotFoundError: its data is not there.
+    """
+    from env_wrappers.panels import Panel, named_panel, panel_names
+
+    if text in panel_names():
+        return named_panel(text)
+    path = Path(text).expanduser()
+    if path.is_file():
+        return Panel.from_json(path.read_text(encoding="utf-8"))
+    raise ValueError(
+        f"panel={text!r}: neither a panel of the package ({', '.join(panel_names())}) nor a JSON file "
+        "(Panel.to_json writes one)."
+    )

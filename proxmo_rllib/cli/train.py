@@ -1,0 +1,259 @@
+"""`proxmo train`: run a tuned example.
+
+    proxmo train tuned_examples/quickstart.py
+    proxmo train tuned_examples/quickstart.py seed=1 lr=1e-4 env_config.max_receptacles=6 --iterations 40
+    proxmo train tuned_examples/quickstart.py --resume runs/quickstart-20260102-030405
+    proxmo train tuned_examples/alfworld_qwen2_5_1_5b.py --dry-run
+
+Everything that can be found wrong without Ray and without weights is, before either is loaded. The last line on
+standard output is one JSON object that says how the run ended. Ctrl-C ends it after the present iteration, with a
+checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from proxmo_rllib.cli.interruption import Interruption
+from proxmo_rllib.cli.session import describe_resources, prepare_environment, quiet_terminal, requested, start_ray
+from proxmo_rllib.cli.settings import Example, ExampleError, apply_settings, load_example, split_settings
+
+if TYPE_CHECKING:
+    from proxmo_rllib.runs.folder import RunFolder
+    from proxmo_rllib.runs.loop import Outcome
+
+logger = logging.getLogger(__name__)
+
+# Errors of a config, or of what it names: said in a line, without a traceback.
+_REFUSALS = (ExampleError, ValueError, FileNotFoundError, ConnectionError)
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Read and check the command line; exits with a message as argparse does."""
+    parser = argparse.ArgumentParser(
+        prog="proxmo train",
+        description="Run a tuned example: a Python file that defines `config`, and may define `stop`.",
+        epilog="Ctrl-C saves and stops after the present iteration; a second one stops at once.",
+    )
+    parser.add_argument("script", type=Path, metavar="FILE.py", help="a file of tuned_examples/, or one of yours")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="what to change in its config")
+    parser.add_argument("--iterations", type=int, help="stop after so many (default: the file's `stop`)")
+    parser.add_argument(
+        "--run-dir", type=Path, metavar="DIR", help="the run's folder (default: a new one in $PROXMO_RUNS, or runs/)"
+    )
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run: its folder, or a checkpoint in it")
+    parser.add_argument("--checkpoint-every", type=int, default=10, metavar="N", help="iterations (default: 10)")
+    parser.add_argument("--keep-checkpoints", type=int, default=3, metavar="N", help="the newest (default: 3)")
+    parser.add_argument("--address", metavar="HOST:PORT", help="a Ray cluster (default: $RAY_ADDRESS, or this machine)")
+    parser.add_argument("--wandb", metavar="PROJECT", help="log to Weights & Biases; offline where there is no key")
+    parser.add_argument("--dry-run", action="store_true", help="check everything but the weights, and train nothing")
+    parser.add_argument("--verbose", action="store_true", help="leave what Ray, RLlib and vLLM say on the terminal")
+    # Settings may stand between options.
+    arguments = parser.parse_intermixed_args(argv)
+    for name in ("iterations", "checkpoint_every", "keep_checkpoints"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name.replace('_', '-')} {value}: it is at least 1")
+    if arguments.resume and arguments.run_dir:
+        parser.error("--run-dir goes with a new run, and --resume with an old one: say one of them")
+    try:
+        arguments.settings = split_settings(arguments.settings)
+    except ValueError as error:
+        parser.error(str(error))
+    return arguments
+
+
+def main(argv: list[str]) -> int:
+    """Train; see the module's docstring. Returns 0, 1 for an error, 130 if it was interrupted."""
+    started = time.monotonic()
+    arguments = parse(argv)
+    prepare_environment(os.environ, Path.home(), arguments.address)
+    try:
+        checkpoint, recorded = _resumed(arguments.resume)
+        example = load_example(arguments.script)
+        settings = recorded | arguments.settings
+        apply_settings(example.config, settings)
+        if arguments.iterations:
+            example = replace(example, stop=replace(example.stop, iterations=arguments.iterations))
+        if arguments.dry_run:
+            return _dry_run(example)
+        from proxmo_rllib.cli.preflight import validate
+
+        validate(example.config)
+        folder = _run_folder(arguments, settings)
+    except _REFUSALS as error:
+        print(f"proxmo train: {error}", file=sys.stderr)
+        return 1
+    with _terminal(arguments.verbose, folder.log) as console:
+        try:
+            outcome = _train(arguments, example, folder, checkpoint, console, started)
+        except KeyboardInterrupt:
+            console.print("stopped at once", style="yellow")
+            _say_resume(console, arguments.script, folder)
+            return 130
+        except Exception as error:
+            logger.debug("The run failed.", exc_info=True)
+            logging.getLogger().exception("The run failed.")
+            console.print(f"proxmo train: {brief(error)}", style="bold red", markup=False)
+            console.print(f"the whole story: {folder.log}", markup=False)
+            _say_resume(console, arguments.script, folder)
+            return 1
+        _say_end(console, arguments.script, folder, outcome)
+    print(json.dumps(outcome.summary(example.config)), flush=True)
+    return 130 if outcome.interrupted else 0
+
+
+def _resumed(path: Path | None) -> tuple[Path | None, dict[str, str]]:
+    """The checkpoint to go on from, and the settings that its run was started with."""
+    if path is None:
+        return None, {}
+    from proxmo_rllib.runs.folder import RunFolder, checkpoint_of
+
+    return checkpoint_of(path), RunFolder.of(path).read_json("run.json").get("settings", {})
+
+
+def _run_folder(arguments: argparse.Namespace, settings: dict[str, str]) -> RunFolder:
+    from proxmo_rllib.runs.folder import RunFolder
+
+    if arguments.resume:
+        folder = RunFolder.of(arguments.resume)
+    else:
+        name = f"{arguments.script.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+        path = arguments.run_dir or Path(os.environ.get("PROXMO_RUNS", "runs")) / name
+        folder = RunFolder(path)
+        if folder.has_run():
+            raise ValueError(f"--run-dir {path}: a run is there already; go on with it (--resume {path}), or name another.")
+    started = {"file": str(arguments.script), "settings": settings}
+    folder.write_json("run.json", folder.read_json("run.json") | started)
+    return folder
+
+
+def _dry_run(example: Example) -> int:
+    from proxmo_rllib.cli.preflight import dry_run, print_dry_run
+
+    checks, prompt = dry_run(example.config)
+    print_dry_run(Console(), checks, prompt)
+    return 0
+
+
+def _train(
+    arguments: argparse.Namespace,
+    example: Example,
+    folder: RunFolder,
+    checkpoint: Path | None,
+    console: Console,
+    started: float,
+) -> Outcome:
+    from proxmo_rllib.cli.live import make_view
+    from proxmo_rllib.runs.loop import Observer, Run
+
+    config = example.config.debugging(run_folder=str(folder.path))
+    settings = folder.write_config(config)
+    console.print(f"run folder: {folder.path}", markup=False)
+    needs = requested(config)
+    where = start_ray(arguments.address, needs.get("CPU", 1.0))
+    console.print(f"on {where}, reserving {describe_resources(needs)}", markup=False)
+    view = make_view(console, example.stop, folder.path.name)
+    observers: list[Observer] = [view]
+    with view, Interruption(view.status) as interruption, contextlib.ExitStack() as last:
+        last.callback(_shutdown)
+        if arguments.wandb:
+            observers.append(_wandb(arguments.wandb, folder, settings, last, console))
+        view.status("starting engines, environments and learners")
+        algo = config.build_algo()
+        last.callback(algo.stop)
+        if checkpoint is not None:
+            view.status(f"restoring {checkpoint.name}")
+            algo.restore_from_path(str(checkpoint))
+            folder.forget_after(algo.iteration)
+        interruption.be_patient()
+        view.status("playing the panel" if config.panel is not None and checkpoint is None else "iteration 1")
+        run = Run(
+            algo,
+            folder,
+            example.stop,
+            observers=observers,
+            interrupted=interruption.reason,
+            started=started,
+            checkpoint_every=arguments.checkpoint_every,
+            keep_checkpoints=arguments.keep_checkpoints,
+        )
+        outcome = run.train()
+        view.status("stopping")
+    return outcome
+
+
+def _wandb(
+    project: str, folder: RunFolder, settings: dict[str, Any], last: contextlib.ExitStack, console: Console
+) -> Any:
+    from proxmo_rllib.runs.wandb_log import WandbLog
+
+    log = WandbLog(project, folder, folder.path.name, settings)
+    last.callback(log.finish)
+    note = "W&B, offline; send it with: " if log.offline else "W&B: "
+    console.print(note + log.place, markup=False)
+    return log
+
+
+def _shutdown() -> None:
+    import ray
+
+    ray.shutdown()
+
+
+@contextlib.contextmanager
+def _terminal(verbose: bool, log: Path) -> Iterator[Console]:
+    if verbose:
+        logging.basicConfig(level=logging.INFO)
+        # Lines, not a live view: what libraries print would tear it.
+        yield Console(force_terminal=False, highlight=False, soft_wrap=True)
+        return
+    with quiet_terminal(log) as console:
+        yield console
+
+
+def brief(error: BaseException) -> str:
+    """What went wrong, without the traceback that Ray puts into the message."""
+    cause: BaseException = getattr(error, "cause", None) or error
+    lines = [line for line in str(cause).strip().splitlines() if line.strip()]
+    text = lines[-1] if lines and "Traceback" in str(cause) else " ".join(lines)
+    return text if isinstance(cause, _REFUSALS) and text else f"{type(cause).__name__}: {text}"
+
+
+def resume_command(script: Path, folder: Path) -> str:
+    """What to type to go on with a run."""
+    near = Path(os.path.relpath(folder))
+    shown = folder if near.parts[:1] == ("..",) else near
+    return shlex.join(["proxmo", "train", str(script), "--resume", str(shown)])
+
+
+def _say_resume(console: Console, script: Path, folder: RunFolder) -> None:
+    if folder.whole_checkpoints():
+        console.print(f"go on from {folder.latest_checkpoint().name} with: {resume_command(script, folder.path)}")
+    else:
+        console.print("there is no checkpoint to go on from")
+
+
+def _say_end(console: Console, script: Path, folder: RunFolder, outcome: Outcome) -> None:
+    console.print(f"ended after {outcome.iterations} iterations: {outcome.reason}", markup=False)
+    if outcome.before is not None:
+        console.print(f"panel before: {outcome.before}", markup=False)
+    if outcome.after is not None:
+        console.print(f"panel after:  {outcome.after}", markup=False)
+    if outcome.checkpoint is not None:
+        console.print(f"checkpoint: {outcome.checkpoint}", markup=False)
+    if outcome.interrupted:
+        _say_resume(console, script, folder)

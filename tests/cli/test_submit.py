@@ -1,0 +1,78 @@
+"""`proxmo submit` sends the checkout with the settings, and says what is wrong before anything is sent."""
+
+from __future__ import annotations
+
+import shlex
+import socket
+
+import pytest
+
+from proxmo_rllib.cli import main, submit
+
+
+def test_settings_reach_the_command_as_they_were_typed():
+    command = submit.entrypoint("tuned_examples/x.py", ["seed=1", "rooms=('bath room',)"])
+    assert shlex.split(command)[-3:] == ["tuned_examples/x.py", "seed=1", "rooms=('bath room',)"]
+
+
+def test_environments_runs_and_history_stay_at_home(tmp_path):
+    sent = submit.runtime_env(tmp_path, {"A": "1"})
+    assert sent["working_dir"] == str(tmp_path)
+    assert {".git", ".venv*", "runs"} <= set(sent["excludes"])
+    assert sent["env_vars"] == {"A": "1"}
+    assert "working_dir" not in submit.runtime_env(None, {})
+
+
+def test_a_token_that_ray_has_kept_is_sent(tmp_path):
+    environment: dict[str, str] = {}
+    submit.find_token(environment, tmp_path)
+    assert environment == {}
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("secret")
+    submit.find_token(environment, tmp_path)
+    assert environment == {"RAY_AUTH_MODE": "token"}
+    chosen = {"RAY_AUTH_MODE": "disabled"}
+    submit.find_token(chosen, tmp_path)
+    assert chosen == {"RAY_AUTH_MODE": "disabled"}
+
+
+def test_variables_are_given_or_taken_from_here():
+    assert submit.parse_variables(["A=1", "B"], {"B": "2"}) == {"A": "1", "B": "2"}
+    with pytest.raises(ValueError, match="--env C: it is not set here"):
+        submit.parse_variables(["C"], {})
+
+
+def test_an_address_that_is_said_wins_over_the_environment():
+    environment = {"RAY_ADDRESS": "http://a:1", "RAY_API_SERVER_ADDRESS": "http://b:1"}
+    assert submit.job_server("http://c:1", environment) == "http://c:1"
+    assert submit.job_server(None, environment) == "http://b:1"
+    assert submit.job_server(None, {"RAY_ADDRESS": "http://a:1"}) == "http://a:1"
+    assert submit.job_server(None, {"RAY_ADDRESS": "a:6379"}) == submit.DEFAULT_ADDRESS
+    with pytest.raises(ValueError, match="speaks HTTP"):
+        submit.job_server("head:6379", {})
+
+
+def test_a_script_that_is_not_there_is_named(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["submit", "--folder", str(tmp_path), "none.py"])
+    assert stopped.value.code == 2
+    assert "none.py: no such file" in capsys.readouterr().err
+
+
+def test_settings_without_a_value_are_refused(tmp_path, capsys):
+    (tmp_path / "x.py").touch()
+    with pytest.raises(SystemExit):
+        main(["submit", "--folder", str(tmp_path), "x.py", "seed"])
+    assert "seed: settings are written key=value" in capsys.readouterr().err
+
+
+def test_a_cluster_that_is_not_there_is_named_with_what_to_do(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")
+    (tmp_path / "x.py").touch()
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        assert main(["submit", "--address", address, "--folder", str(tmp_path), "x.py"]) == 1
+    said = capsys.readouterr().err
+    assert address in said
+    assert "ray start --head" in said
