@@ -75,12 +75,15 @@ def _clusters(anchors: Sequence[str], threshold: float) -> IntArray:
     length = histogram.sum(axis=1)
     cluster = np.empty(len(anchors), dtype=np.int64)
     leaders: list[int] = []
+    matcher = SequenceMatcher()
     for row in sorted(range(len(anchors)), key=anchors.__getitem__):
         # The letters that two texts have in common bound their ratio, and cost far less to count.
         common = np.minimum(histogram[leaders], histogram[row]).sum(axis=1)
         bound = 2.0 * common / np.maximum(length[leaders] + length[row], 1.0)
+        matcher.set_seq2(anchors[row])
         for place in np.flatnonzero(bound >= threshold - 1e-12).tolist():
-            if SequenceMatcher(None, anchors[leaders[place]], anchors[row]).ratio() >= threshold:
+            matcher.set_seq1(anchors[leaders[place]])
+            if matcher.ratio() >= threshold:
                 cluster[row] = place
                 break
         else:

@@ -6,22 +6,19 @@ import difflib
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
+
+import numpy as np
 
 from proxmo_rllib.advantages.options import check_option
 from proxmo_rllib.advantages.result import Advantages
 from proxmo_rllib.advantages.table import TurnTable
 
+# A function of a table and of keyword options, each with a default.
+Estimator = Callable[..., Advantages]
+_Estimator = TypeVar("_Estimator", bound=Estimator)
 
-class Estimator(Protocol):
-    """A function of a table and keyword options, each with a default."""
-
-    def __call__(self, table: TurnTable, **options: Any) -> Advantages: ...
-
-
-_Estimator = TypeVar("_Estimator", bound=Callable[..., Advantages])
-
-ESTIMATORS: dict[str, Callable[..., Advantages]] = {}
+ESTIMATORS: dict[str, Estimator] = {}
 
 
 def register_estimator(name: str) -> Callable[[_Estimator], _Estimator]:
@@ -53,7 +50,7 @@ def register_estimator(name: str) -> Callable[[_Estimator], _Estimator]:
     return register
 
 
-def register_preset(name: str, function: Callable[..., Advantages], **fixed: Any) -> Callable[..., Advantages]:
+def register_preset(name: str, function: Estimator, **fixed: Any) -> Estimator:
     """Make an estimator with some options fixed known by a name; the fixed ones are options no more."""
     signature = inspect.signature(function)
 
@@ -68,38 +65,50 @@ def register_preset(name: str, function: Callable[..., Advantages], **fixed: Any
     return register_estimator(name)(preset)
 
 
-def estimate_advantages(table: TurnTable, name: str = "proxmo", **options: Any) -> Advantages:
-    """Advantages of every turn by the estimator of that name.
+def estimate_advantages(table: TurnTable, name: str | Estimator = "proxmo", **options: Any) -> Advantages:
+    """Advantages of every turn by an estimator.
 
     Args:
         table: the turns of whole groups.
-        name: one of `ESTIMATORS`.
+        name: one of `ESTIMATORS`, or an estimator itself, as a process needs where it was never registered.
         **options: the estimator's keyword arguments; `default_options(name)` lists them.
 
     Raises:
-        ValueError: unknown estimator or option, or a value out of range; the message says what is known.
+        ValueError: unknown estimator or option, or a value out of range; the message says what is known. Also an
+            estimator of the user's own that returns something other than one finite advantage a turn.
     """
-    _require_known(name, options)
-    return ESTIMATORS[name](table, **options)
+    label, function = _resolve(name)
+    _require_options(label, function, options)
+    advantages = function(table, **options)
+    if not isinstance(advantages, Advantages):
+        raise ValueError(
+            f"advantage estimator {label!r}: returned {type(advantages).__name__}; return Advantages.build(...)."
+        )
+    if advantages.total.shape != (len(table),) or not np.isfinite(advantages.total).all():
+        raise ValueError(
+            f"advantage estimator {label!r}: returned advantages of shape {advantages.total.shape}, of which "
+            f"{int((~np.isfinite(advantages.total)).sum())} are not finite; return one finite number a turn, shape "
+            f"({len(table)},)."
+        )
+    return advantages
 
 
-def default_options(name: str) -> dict[str, Any]:
+def default_options(name: str | Estimator) -> dict[str, Any]:
     """The options of an estimator with their defaults."""
-    _require_known(name, {})
-    return {option: parameter.default for option, parameter in _options(ESTIMATORS[name]).items()}
+    _, function = _resolve(name)
+    return {option: parameter.default for option, parameter in _options(function).items()}
 
 
-def validate_options(name: str, options: Mapping[str, Any]) -> None:
+def validate_options(name: str | Estimator, options: Mapping[str, Any]) -> None:
     """Refuse what `estimate_advantages(table, name, **options)` would refuse, before long work starts.
 
     Besides names and ranges, the estimator runs once on a table of two tiny groups, so that an option that only fails
-    in use (a missing optional package, a similarity that returns the wrong shape, two options that exclude each other)
-    fails here too.
+    in use (a missing model, a similarity that returns the wrong shape, two options that exclude each other) fails here
+    too.
 
     Raises:
-        ValueError: as `estimate_advantages`.
+        ValueError: as `estimate_advantages`; whatever the estimator itself raises.
     """
-    _require_known(name, options)
     probe = TurnTable(
         group=["a"] * 4 + ["b"] * 4,
         episode=[0, 0, 1, 1] * 2,
@@ -108,16 +117,22 @@ def validate_options(name: str, options: Mapping[str, Any]) -> None:
         anchor=["You see a mug 1.", "You see a mug 2.", "You see a mug 1.", "Nothing happens."] * 2,
         action_valid=[True, True, True, False] * 2,
     )
-    ESTIMATORS[name](probe, **options)
+    estimate_advantages(probe, name, **options)
 
 
-def _require_known(name: str, options: Mapping[str, Any]) -> None:
-    if name not in ESTIMATORS:
+def _resolve(estimator: str | Estimator) -> tuple[str, Estimator]:
+    if not isinstance(estimator, str):
+        return getattr(estimator, "__name__", repr(estimator)), estimator
+    if estimator not in ESTIMATORS:
         raise ValueError(
-            f"advantage estimator {name!r} is not known{_suggestion(name, ESTIMATORS)}; "
+            f"advantage estimator {estimator!r} is not known{_suggestion(estimator, ESTIMATORS)}; "
             f"known are {sorted(ESTIMATORS)}. An own one becomes known with @register_estimator(name)."
         )
-    known = _options(ESTIMATORS[name])
+    return estimator, ESTIMATORS[estimator]
+
+
+def _require_options(name: str, function: Estimator, options: Mapping[str, Any]) -> None:
+    known = _options(function)
     for option, value in options.items():
         if option not in known:
             raise ValueError(
@@ -127,7 +142,7 @@ def _require_known(name: str, options: Mapping[str, Any]) -> None:
         check_option(option, value)
 
 
-def _options(function: Callable[..., Advantages]) -> dict[str, inspect.Parameter]:
+def _options(function: Estimator) -> dict[str, inspect.Parameter]:
     parameters = list(inspect.signature(function).parameters.values())[1:]
     return {parameter.name: parameter for parameter in parameters}
 

@@ -1,5 +1,7 @@
 """Estimators by name: own ones, and what is refused before long work starts."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -103,3 +105,38 @@ def test_fixed_options_of_a_preset_are_options_no_more():
     assert default_options("proxmo_without_modulation")["psa_temperature"] == 0.1
     with pytest.raises(ValueError, match="has no such option"):
         validate_options("proxmo_without_modulation", {"psc_beta": 0.2})
+
+
+def test_an_estimator_may_be_handed_over_itself(small_table):
+    """A remote Learner gets the function with the config; it never ran the script that registered it."""
+
+    def halves(table, *, scale=1.0):
+        return Advantages.build(table, episode=scale * (table.episode_success - 0.5), returns=table.reward)
+
+    assert estimate_advantages(small_table, halves, scale=2.0).total.tolist() == [1, 1, -1, -1, -1, -1]
+    with pytest.raises(ValueError, match="'halves' has no such option"):
+        validate_options(halves, {"gamma": 0.9})
+
+
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [
+        (lambda table: np.zeros(len(table)), "'own': returned ndarray; return Advantages.build"),
+        (
+            lambda table: Advantages.build(table, episode=table.episode_success / 0, returns=table.reward),
+            "are not finite; return one finite number a turn",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*encountered in divide")
+def test_an_estimator_that_returns_nonsense_is_found_before_long_work(result, words):
+    def own(table):
+        return result(table)
+
+    with pytest.raises(ValueError, match=words):
+        validate_options(own, {})
+
+
+@pytest.mark.parametrize("name", list(ESTIMATORS))
+def test_estimators_travel_between_processes(name):
+    assert pickle.loads(pickle.dumps(ESTIMATORS[name])) is ESTIMATORS[name]
