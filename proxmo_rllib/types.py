@@ -34,6 +34,7 @@ class Completion:
     logprobs: np.ndarray  # float32 [response], of the behaviour policy, temperature included
     finish_reason: str  # "stop", "length" or "abort"
     policy_version: int  # version of the weights that sampled the first token
+    demonstration: bool = True  # False: a script's detour, which an imitator shall not copy
 
 
 class Status(str, Enum):
@@ -59,6 +60,7 @@ class Turn:
     action: str  # what the parser made of it
     action_valid: bool
     reward: float
+    demonstration: bool = True  # False: a script's detour, which an imitator shall not copy
 
 
 @dataclass(frozen=True, slots=True)

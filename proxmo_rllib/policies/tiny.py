@@ -1,7 +1,10 @@
-"""A tiny causal LM for CPUs and tests: a tokenizer trained on environment text, and a Qwen2 of a million weights."""
+"""A tiny causal LM for CPUs and tests: a tokenizer trained on environment text, and a Llama of a million weights."""
 
 from __future__ import annotations
 
+import re
+import string
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +19,11 @@ CHAT_TEMPLATE = (
     "{% if message['role'] == 'assistant' %}{{ '<|end|>' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
+# Nothing says this.
+_UNKNOWN = "\x00unknown\x00"
+
+# A piece that occurs less often is no token of its own.
+_MIN_COUNT = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,36 +35,72 @@ class TinySize:
     num_heads: int = 4
     intermediate_size: int = 384
     max_positions: int = 2048
-    tied: bool = True
+    tied: bool = False
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
-    """A byte-level tokenizer that makes one token of nearly every word in the texts, and knows every other text too.
+    """A tokenizer whose tokens are what the texts consist of, and that knows every other text too, byte by byte.
+
+    A tiny model on a CPU pays for every token, and has no depth to spend on spelling. So a numbered name
+    (" drawer 1") is one token, a stretch between names that recurs (". On the", ", and a") is one token, and so is a
+    word. A text is cut into the fewest tokens; without loss, whatever it holds.
 
     Args:
         texts: what environments and agents say.
-        vocab_size: tokens at most; 256 of them are single bytes.
+        vocab_size: tokens at most; 256 of them are bytes and a few are special.
 
     Returns:
         A Hugging Face fast tokenizer with a chat template.
     """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, decoders, models
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=[PAD, END, USER, ASSISTANT, SYSTEM],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
+    special = [PAD, END, USER, ASSISTANT, SYSTEM]
+    # Bytes only stand in for what no piece covers. Printable characters are pieces, so that a text that looks like
+    # the name of a byte ("<0x41>") is cheaper spelt out.
+    fallback = [_UNKNOWN, *(f"<0x{byte:02X}>" for byte in range(256))]
+    characters = [*string.printable]
+    pieces = _frequent_pieces(texts, vocab_size - len(fallback) - len(characters) - len(special), set(characters))
+    # One price a token makes the cheapest cut the shortest; the tiny slope settles ties in favour of frequent pieces.
+    vocab = [(piece, -100.0) for piece in fallback]
+    vocab += [(piece, -1.0 - 1e-6 * rank) for rank, piece in enumerate([*pieces, *characters])]
+    tokenizer = Tokenizer(models.Unigram(vocab, unk_id=0, byte_fallback=True))
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token=_UNKNOWN, clean_up_tokenization_spaces=False
     )
-    tokenizer.train_from_iterator(texts, trainer=trainer)
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD)
+    # Added beside the pieces: a piece would be found in plain text too.
+    wrapped.add_special_tokens({"pad_token": PAD, "eos_token": END})
     wrapped.add_special_tokens({"additional_special_tokens": [USER, ASSISTANT, SYSTEM]})
     wrapped.chat_template = CHAT_TEMPLATE
     return wrapped
+
+
+_NAME = re.compile(r"( ?[a-z]+ \d+)")
+_WORD = re.compile(r" ?\w+| ?[^\w\s]+|\s+")
+
+
+def _frequent_pieces(texts: Iterable[str], count: int, taken: set[str]) -> list[str]:
+    """The most frequent names, stretches between names, and words."""
+    seen: Counter[str] = Counter()
+    for text in texts:
+        for part in _NAME.split(text):
+            if part:
+                seen[part] += 1
+            # Words also where a stretch holds them: a stretch that is too rare falls apart into them.
+            seen.update(word for word in _WORD.findall(part) if word != part)
+    kept = [(n, piece) for piece, n in seen.items() if n >= _MIN_COUNT and piece not in taken]
+    ranked = sorted(kept, key=lambda item: (-item[0], item[1]))
+    return [piece for _, piece in ranked[:count]]
+
+
+@torch.no_grad()
+def _initialise(model: Any) -> None:
+    """Weights as large as a narrow model needs them: the usual 0.02 is meant for wide ones, and costs it updates."""
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear) and name != "lm_head":
+            residual = name.endswith(("o_proj", "down_proj"))
+            torch.nn.init.normal_(module.weight, std=(0.35 if residual else 0.7) * module.in_features**-0.5)
 
 
 def build_tiny_policy(folder: Path, tokenizer: Any, size: TinySize | None = None, seed: int = 0) -> None:
@@ -68,10 +112,10 @@ def build_tiny_policy(folder: Path, tokenizer: Any, size: TinySize | None = None
         size: shape of the model.
         seed: of the weights.
     """
-    from transformers import Qwen2Config, Qwen2ForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM
 
     size = size or TinySize()
-    config = Qwen2Config(
+    config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=size.hidden_size,
         intermediate_size=size.intermediate_size,
@@ -87,7 +131,8 @@ def build_tiny_policy(folder: Path, tokenizer: Any, size: TinySize | None = None
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = Qwen2ForCausalLM(config)
+        model = LlamaForCausalLM(config)
+        _initialise(model)
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -1,0 +1,80 @@
+"""The imitation loss in the same Learner: likelihood of what a script did, and of what the environment answered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from ray.rllib.connectors.connector_v2 import ConnectorV2
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.utils.annotations import override
+
+from proxmo_rllib.learner import columns
+from proxmo_rllib.learner.learner import ProxMOLearner
+from proxmo_rllib.learner.losses import TokenLoss, imitation
+from proxmo_rllib.learner.token_batches import pad_sequences
+from proxmo_rllib.types import Episode
+
+
+class DemonstrationBatches(ConnectorV2):
+    """Lays demonstrations out as token sequences, every token with its weight.
+
+    Args:
+        observation_weight: weight of a context token beside 1 of a response token. To predict what the environment
+            says teaches a small model to copy names, long before it can use them.
+        device: where the batch goes.
+    """
+
+    def __init__(self, observation_weight: float, device: Any = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._observation_weight = observation_weight
+        self._device = device
+
+    def __call__(
+        self,
+        *,
+        rl_module: Any,
+        batch: dict[str, Any],
+        episodes: Sequence[Episode],
+        explore: bool | None = None,
+        shared_data: dict[str, Any] | None = None,
+        metrics: Any = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Returns the batch of the default module, with weights in the place of advantages."""
+        arrays = demonstration_columns(episodes, self._observation_weight)
+        if metrics is not None:
+            tokens = int(arrays[columns.LENGTHS].sum())
+            metrics.log_value((DEFAULT_MODULE_ID, "num_tokens_trained"), tokens, reduce="sum")
+        return {DEFAULT_MODULE_ID: {name: torch.from_numpy(a).to(self._device) for name, a in arrays.items()}}
+
+
+def demonstration_columns(episodes: Sequence[Episode], observation_weight: float) -> dict[str, np.ndarray]:
+    """Columns with a weight for every token; a response that shall not be copied has none.
+
+    Args:
+        episodes: demonstrations.
+        observation_weight: of the context tokens.
+    """
+    demonstrated = {e.episode_id: np.array([float(turn.demonstration) for turn in e.turns]) for e in episodes}
+    arrays = pad_sequences(episodes, demonstrated)
+    responses = arrays[columns.LOSS_MASK]
+    real = np.arange(responses.shape[1]) < arrays[columns.LENGTHS][:, None]
+    weights = np.where(responses, arrays[columns.ADVANTAGES], observation_weight * real).astype(np.float32)
+    weights[:, 0] = 0.0  # nothing predicts the first token
+    return arrays | {columns.ADVANTAGES: weights, columns.LOSS_MASK: weights > 0}
+
+
+class BehaviourCloningLearner(ProxMOLearner):
+    """ProxMO's Learner with other connectors and another loss."""
+
+    @override(ProxMOLearner)
+    def _connectors(self) -> list[Any]:
+        config: Any = self.config
+        return [DemonstrationBatches(config.observation_weight, device=self._device)]
+
+    @override(ProxMOLearner)
+    def token_loss(self, batch: dict[str, Any], outputs: dict[str, torch.Tensor]) -> TokenLoss:
+        return imitation(outputs[columns.LOGPROBS], batch[columns.ADVANTAGES][batch[columns.LOSS_MASK]])
