@@ -43,6 +43,8 @@ class Panel:
     digest: str = ""
 
     def __post_init__(self) -> None:
+        # As JSON has them, so that a panel that was written and read is the same.
+        object.__setattr__(self, "env_kwargs", json.loads(json.dumps(dict(self.env_kwargs), default=os.fspath)))
         digest = _digest(self.env_id, self.env_kwargs, self.tasks)
         if self.digest not in ("", digest):
             raise ValueError(

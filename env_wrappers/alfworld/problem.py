@@ -59,7 +59,7 @@ class Goal:
     lamp_type: str | None  # e.g. "desklamptype"; None for all but "look_at_obj_in_light"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # compared and hashed as the one object that it is
 class Game:
     """One game: what never changes, and the initial facts. Ids are PDDL's, in lower case. Treat it as read-only."""
 

@@ -52,9 +52,14 @@ def test_real_games_are_won_by_the_player_that_knows_all(games: dict[str, Game],
 @pytest.mark.parametrize(
     "kwargs",
     [
-        {"rooms": ("bathroom",), "max_receptacles": 6, "max_objects": 6},
-        {"rooms": ("kitchen",), "max_receptacles": 7, "max_objects": 8},
-        {"rooms": ("bedroom", "living_room"), "task_types": ("look_at_obj_in_light",), "max_receptacles": 6},
+        {"rooms": ("bathroom",), "max_receptacles": 5, "max_objects": 5},
+        {"rooms": ("kitchen",), "max_receptacles": 5, "max_objects": 6},
+        {
+            "rooms": ("bedroom", "living_room"),
+            "task_types": ("look_at_obj_in_light",),
+            "max_receptacles": 4,
+            "max_objects": 4,
+        },
         pytest.param({}, marks=pytest.mark.slow),
     ],
     ids=["bathroom", "kitchen", "light", "any"],
@@ -62,8 +67,7 @@ def test_real_games_are_won_by_the_player_that_knows_all(games: dict[str, Game],
 def test_generated_games_play_as_in_the_official_engine(kwargs: dict[str, Any]) -> None:
     ours = gymnasium.make("env_wrappers/ALFWorld-v0", **kwargs)
     official = gymnasium.make("env_wrappers/ALFWorld-v0", engine="textworld", **kwargs)
-    for task in ours.unwrapped.tasks("train")[:2]:
-        compare(ours, official, task, steps=20, seed=0)
+    compare(ours, official, ours.unwrapped.tasks("train")[1], steps=20, seed=0)
 
 
 @pytest.mark.textworld
