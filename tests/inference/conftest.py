@@ -1,0 +1,116 @@
+"""A tiny random Qwen2 on disk, its twin in transformers as the reference, and engines of both kinds that serve it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from proxmo_rllib.inference.engine import Engine, EngineConfig, build_engine
+from proxmo_rllib.inference.weights import serialise
+
+VOCAB = 160
+# vLLM takes half a minute to start; the transformers engine none.
+KINDS = ["transformers", pytest.param("vllm", marks=pytest.mark.slow)]
+
+
+@dataclass
+class Served:
+    """An engine, the model that it should be equal to, and the loop that it lives on."""
+
+    engine: Engine
+    reference: Qwen2ForCausalLM
+    loop: asyncio.AbstractEventLoop
+    folder: Path
+    config: EngineConfig
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return self.loop.run_until_complete(asyncio.wait_for(coroutine, 60))
+
+    def expected_logprobs(self, prompt: list[int], response: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+        """float32 [response]"""
+        ids = torch.tensor([prompt + response.tolist()])
+        with torch.no_grad():
+            logits = self.reference(ids).logits[0, len(prompt) - 1 : -1]
+        return (logits / temperature).log_softmax(-1).gather(1, ids[0, len(prompt) :, None])[:, 0].numpy()
+
+    def change_weights(self, seed: int) -> None:
+        """Gives reference and engine other weights, under the next version."""
+        perturb(self.reference, seed)
+        path = self.folder / "update.safetensors"
+        serialise(self.reference.state_dict()).tofile(path)
+        self.run(self.engine.load_weights(path, self.engine.version + 1))
+
+
+def tiny_model(folder: Path, *, tied: bool) -> Qwen2ForCausalLM:
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=VOCAB,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=2,  # head size 32: the smallest that vLLM takes on a CPU
+        num_key_value_heads=1,
+        max_position_embeddings=512,
+        tie_word_embeddings=tied,
+        initializer_range=0.2,
+    )
+    model = Qwen2ForCausalLM(config).eval()
+    model.save_pretrained(folder)
+    return model
+
+
+def perturb(model: torch.nn.Module, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+
+
+@pytest.fixture(scope="session", params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def serve(kind: str, folder: Path, *, tied: bool) -> Iterator[Served]:
+    reference = tiny_model(folder, tied=tied)
+    loop = asyncio.new_event_loop()
+    config = EngineConfig(model=str(folder), kind=kind, max_model_len=256, max_num_seqs=8)
+    engine = build_engine(config, version=3)
+    yield Served(engine, reference, loop, folder, config)
+    engine.close()
+    loop.close()
+
+
+@pytest.fixture(scope="module")
+def tied(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    yield from serve(kind, tmp_path_factory.mktemp("tied"), tied=True)
+
+
+@pytest.fixture(scope="module")
+def untied(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    yield from serve(kind, tmp_path_factory.mktemp("untied"), tied=False)
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., Qwen2ForCausalLM]:
+    """`tiny_model`, for tests: saves a tiny random model in a folder and returns it."""
+    return tiny_model
+
+
+@pytest.fixture
+def prompts() -> Callable[[int], list[list[int]]]:
+    """Prompts of different lengths."""
+
+    def make(count: int) -> list[list[int]]:
+        generator = np.random.default_rng(count)
+        return [generator.integers(0, VOCAB, 20 + 17 * index % 90).tolist() for index in range(count)]
+
+    return make

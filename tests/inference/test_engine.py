@@ -1,0 +1,190 @@
+"""What both engines promise: exact logprobs under the newest weights, stamped, whatever goes on at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from proxmo_rllib.inference.engine import EngineConfig, EngineDeadError, build_engine
+from proxmo_rllib.inference.weights import WeightsMismatchError, serialise
+from proxmo_rllib.types import SamplingParams
+
+TOLERANCE = 1e-4
+Prompts = Callable[[int], list[list[int]]]
+
+
+def check_logprobs_over_updates(served: Any, prompt: list[int]) -> None:
+    for update in range(3):
+        if update:
+            served.change_weights(update)
+        for temperature in (1.0, 0.7):
+            completion = served.run(served.engine.generate(prompt, SamplingParams(temperature, 6)))
+            expected = served.expected_logprobs(prompt, completion.token_ids, temperature)
+            assert np.abs(completion.logprobs - expected).max() < TOLERANCE
+        scores = served.run(served.engine.score(prompt + completion.token_ids.tolist(), len(prompt)))
+        assert scores.dtype == np.float32
+        assert np.abs(scores - served.expected_logprobs(prompt, completion.token_ids)).max() < TOLERANCE
+
+
+def test_logprobs_equal_the_models_before_and_after_weight_updates(tied: Any, prompts: Prompts) -> None:
+    check_logprobs_over_updates(tied, prompts(5)[4])
+
+
+def test_logprobs_equal_the_models_with_a_head_of_its_own(untied: Any, prompts: Prompts) -> None:
+    check_logprobs_over_updates(untied, prompts(5)[4])
+
+
+def test_many_requests_of_different_lengths_at_once_get_their_own_logprobs(tied: Any, prompts: Prompts) -> None:
+    async def burst() -> list[Any]:
+        return await asyncio.gather(
+            *(
+                tied.engine.generate(prompt, SamplingParams(1.0, 1 + index % 9, seed=index))
+                for index, prompt in enumerate(prompts(30))  # more than max_num_seqs
+            )
+        )
+
+    for index, (prompt, completion) in enumerate(zip(prompts(30), tied.run(burst()), strict=True)):
+        assert len(completion.token_ids) == 1 + index % 9
+        assert completion.token_ids.dtype == np.int32
+        assert completion.finish_reason == "length"
+        assert np.abs(completion.logprobs - tied.expected_logprobs(prompt, completion.token_ids)).max() < TOLERANCE
+
+
+def test_a_cached_prefix_does_not_outlive_its_weights(tied: Any, prompts: Prompts) -> None:
+    prompt = (prompts(3)[2] * 5)[:200]  # several cache blocks
+    greedy = SamplingParams(0.0, 4)
+    for _ in range(2):
+        tied.run(tied.engine.generate(prompt, greedy))
+    tied.change_weights(11)
+    completion = tied.run(tied.engine.generate(prompt, greedy))
+    assert np.abs(completion.logprobs - tied.expected_logprobs(prompt, completion.token_ids)).max() < TOLERANCE
+
+
+def test_requests_under_way_survive_a_weight_update_and_keep_the_version_that_began_them(
+    tied: Any, prompts: Prompts
+) -> None:
+    before = tied.engine.version
+
+    async def update_meanwhile() -> Any:
+        long = asyncio.ensure_future(tied.engine.generate(prompts(1)[0], SamplingParams(1.0, 200)))
+        await tied.engine.generate(prompts(2)[1], SamplingParams(1.0, 2))
+        assert not long.done()
+        await tied.engine.load_weights(tied.folder / "update.safetensors", before + 1)
+        return await long, await tied.engine.generate(prompts(1)[0], SamplingParams(1.0, 2))
+
+    tied.change_weights(12)
+    before = tied.engine.version
+    begun_before, begun_after = tied.run(update_meanwhile())
+    assert len(begun_before.token_ids) == 200
+    assert (begun_before.policy_version, begun_after.policy_version) == (before, before + 1)
+
+
+def test_stop_tokens_end_a_response_and_belong_to_it(tied: Any, prompts: Prompts) -> None:
+    prompt = prompts(4)[3]
+    greedy = tied.run(tied.engine.generate(prompt, SamplingParams(0.0, 8))).token_ids.tolist()
+    stop = greedy[3]
+    completion = tied.run(tied.engine.generate(prompt, SamplingParams(0.0, 8, stop_token_ids=(stop,))))
+    assert completion.finish_reason == "stop"
+    assert completion.token_ids.tolist() == greedy[: greedy.index(stop) + 1]
+    assert len(completion.logprobs) == len(completion.token_ids)
+
+
+def test_a_seed_repeats_its_sample_and_other_seeds_do_not(tied: Any, prompts: Prompts) -> None:
+    def sample(seed: int | None) -> list[int]:
+        return tied.run(tied.engine.generate(prompts(1)[0], SamplingParams(2.0, 12, seed=seed))).token_ids.tolist()
+
+    assert sample(5) == sample(5)
+    assert len({tuple(sample(seed)) for seed in (5, 6, None, None)}) == 4
+
+
+def test_samples_follow_the_distribution(tied: Any, prompts: Prompts) -> None:
+    prompt, count = prompts(1)[0], 600
+
+    async def draw() -> list[Any]:
+        return await asyncio.gather(*(tied.engine.generate(prompt, SamplingParams(0.5, 1)) for _ in range(count)))
+
+    drawn = tied.run(draw())
+    with torch.no_grad():
+        expected = (tied.reference(torch.tensor([prompt])).logits[0, -1] / 0.5).softmax(-1).numpy()
+    frequency = np.bincount([completion.token_ids[0] for completion in drawn], minlength=len(expected)) / count
+    # Five standard deviations of a frequency, for every token.
+    assert (np.abs(frequency - expected) < 5 * np.sqrt(expected * (1 - expected) / count) + 2 / count).all()
+
+
+@pytest.mark.parametrize("change", ["shape", "missing", "unknown"])
+def test_weights_that_do_not_fit_are_refused_and_the_engine_goes_on(tied: Any, prompts: Prompts, change: str) -> None:
+    state = dict(tied.reference.state_dict())
+    name = "model.layers.1.mlp.up_proj.weight"
+    if change == "shape":
+        state[name] = torch.zeros(95, 64)
+    elif change == "missing":
+        del state[name]
+    else:
+        state["model.layers.2.mlp.up_proj.weight"] = torch.zeros(96, 64)
+    path = tied.folder / "wrong.safetensors"
+    serialise(state).tofile(path)
+    version = tied.engine.version
+    with pytest.raises(WeightsMismatchError, match=r"mlp\.up_proj\.weight"):
+        tied.run(tied.engine.load_weights(path, version + 1))
+    completion = tied.run(tied.engine.generate(prompts(1)[0], SamplingParams(1.0, 3)))
+    assert completion.policy_version == version
+    expected = tied.expected_logprobs(prompts(1)[0], completion.token_ids)
+    assert np.abs(completion.logprobs - expected).max() < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("prompt", "max_tokens", "message"),
+    [
+        ([], 5, "Empty prompt"),
+        ([5, 160], 5, "Token id 160 is outside the vocabulary of 160"),
+        ([5, -1], 5, "Token id -1 is outside"),
+        ([5] * 250, 7, "250 tokens and max_tokens=7 exceed max_model_len=256"),
+        ([5], 0, "max_tokens=0"),
+    ],
+)
+def test_requests_that_cannot_be_served_say_why(tied: Any, prompt: list[int], max_tokens: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tied.run(tied.engine.generate(prompt, SamplingParams(1.0, max_tokens)))
+    assert tied.run(tied.engine.generate([5], SamplingParams(1.0, 2))).finish_reason == "length"
+
+
+def test_a_cancelled_request_leaves_the_others_alone(tied: Any, prompts: Prompts) -> None:
+    async def cancel_one() -> Any:
+        doomed = asyncio.ensure_future(tied.engine.generate(prompts(1)[0], SamplingParams(1.0, 200)))
+        other = asyncio.ensure_future(tied.engine.generate(prompts(2)[1], SamplingParams(1.0, 20)))
+        await tied.engine.generate(prompts(2)[1], SamplingParams(1.0, 2))
+        doomed.cancel()
+        return await other
+
+    assert len(tied.run(cancel_one()).token_ids) == 20
+
+
+def test_a_closed_engine_says_that_it_is_dead(tied: Any) -> None:
+    engine = build_engine(replace(tied.config, kind="transformers"))
+    tied.run(engine.check_health())
+    engine.close()
+    engine.close()
+    for call in (engine.check_health(), engine.generate([1], SamplingParams(1.0, 1))):
+        with pytest.raises(EngineDeadError):
+            tied.run(call)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "vlm"}, "kind='vlm': use one of vllm, transformers"),
+        ({"dtype": "float8"}, "dtype='float8'"),
+        ({"max_num_seqs": 0}, "max_num_seqs=0"),
+        ({"num_gpus": -1}, "num_gpus=-1"),
+        ({"kind": "transformers", "engine_kwargs": {"block_size": 32}}, "reads none"),
+    ],
+)
+def test_a_configuration_that_cannot_work_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        EngineConfig(**{"model": "model", **change})
