@@ -15,6 +15,8 @@ from scipy import sparse
 
 from proxmo_rllib.advantages.table import FloatArray, IntArray
 
+MOST_DENSE_ENTRIES = 1 << 25  # 256 MiB: a dense product is several times faster than a sparse one, where it fits
+
 
 class Kernel(Protocol):
     """Similarities between the distinct anchors of one group."""
@@ -56,29 +58,32 @@ class MatrixKernel:
 class CosineKernel:
     """Cosine of unit vectors."""
 
-    vectors: FloatArray  # [anchors, dimensions], rows of length 1 or 0
+    vectors: FloatArray | sparse.csr_array  # [anchors, dimensions], rows of length 1 or 0
     # A text without any word has no direction. It is as similar to itself as any text is, unless the official code's
     # zero is asked for.
     identity: bool = True
 
     def block(self, rows: IntArray, cols: IntArray) -> FloatArray:
-        columns = self.vectors if len(cols) == len(self.vectors) else self.vectors[cols]
+        columns = self.vectors if len(cols) == self.vectors.shape[0] else self.vectors[cols]
         # The same array on both sides: numpy then computes only one half of the product.
         asking = columns if len(rows) == len(cols) else self.vectors[rows]
-        similarity = asking @ columns.T
+        product = asking @ columns.T
+        similarity: FloatArray = product.toarray() if isinstance(product, sparse.csr_array) else product
         if self.identity:
             similarity[np.arange(len(rows)), np.searchsorted(cols, rows)] = 1.0
         return similarity
 
 
 def sparse_cosine_kernel(vectors: sparse.csr_array, *, identity: bool = True) -> CosineKernel:
-    """Cosine of sparse unit vectors, dense over the columns that matter.
+    """Cosine of sparse unit vectors, made dense over the columns that matter if they fit.
 
     A term of only one anchor changes no similarity to another anchor. With `identity` it is dropped, which shortens
     the dense vectors to the shared vocabulary.
     """
     used = np.bincount(vectors.indices, minlength=vectors.shape[1])
     kept = np.flatnonzero(used > (1 if identity else 0))
+    if vectors.shape[0] * len(kept) > MOST_DENSE_ENTRIES:
+        return CosineKernel(vectors, identity)
     column = np.full(vectors.shape[1], -1)
     column[kept] = np.arange(len(kept))
     dense = np.zeros((vectors.shape[0], len(kept)))

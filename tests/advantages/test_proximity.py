@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from proxmo_rllib.advantages import TurnTable, estimate_advantages, proximity
+from proxmo_rllib.advantages import TurnTable, estimate_advantages, proximity, similarity
 from proxmo_rllib.advantages.similarity import MatrixKernel
 
 PATTERN = r"(?u)\b\w+\b"
@@ -33,8 +33,8 @@ def baseline_by_loops(table, returns, *, temperature=0.1, include_self=True, win
         rows = np.flatnonzero(table.group_of == table.group_of[t])
         texts = [table.anchor[row] for row in rows]
         vectorizer = batch if idf_scope == "batch" else TfidfVectorizer(token_pattern=PATTERN).fit(texts)
-        similarity = (vectorizer.transform([table.anchor[t]]) @ vectorizer.transform(texts).T).toarray()[0]
-        logits = similarity / temperature
+        cosine = (vectorizer.transform([table.anchor[t]]) @ vectorizer.transform(texts).T).toarray()[0]
+        logits = cosine / temperature
         for place, row in enumerate(rows):
             far = window is not None and abs(table.time_step[row] - table.time_step[t]) > window
             if far or (row == t and not include_self):
@@ -66,6 +66,13 @@ def test_baseline_is_the_formula(table, monkeypatch, block, options, loops):
     advantages = estimate_advantages(table, "proxmo", **options)
     expected = baseline_by_loops(table, advantages.returns, **loops)
     np.testing.assert_allclose(advantages.step, advantages.returns - expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("options", [{}, {"idf_scope": "batch"}, {"time_pooling": 1}])
+def test_a_vocabulary_too_large_for_dense_vectors_changes_nothing(table, monkeypatch, options):
+    dense = estimate_advantages(table, "proxmo", **options)
+    monkeypatch.setattr(similarity, "MOST_DENSE_ENTRIES", 0)
+    np.testing.assert_allclose(estimate_advantages(table, "proxmo", **options).step, dense.step, atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Estimators by name: own ones, and what is refused before long work starts."""
 
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -140,3 +142,9 @@ def test_an_estimator_that_returns_nonsense_is_found_before_long_work(result, wo
 @pytest.mark.parametrize("name", list(ESTIMATORS))
 def test_estimators_travel_between_processes(name):
     assert pickle.loads(pickle.dumps(ESTIMATORS[name])) is ESTIMATORS[name]
+
+
+def test_advantages_need_neither_ray_nor_torch():
+    code = "import sys, proxmo_rllib.advantages; print([m for m in ('ray', 'torch', 'sklearn') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
