@@ -3,6 +3,8 @@
     proxmo submit tuned_examples/quickstart.py seed=1
     proxmo submit --address http://head:8265 --env WANDB_API_KEY --no-follow tuned_examples/quickstart.py
 
+What follows the script is for `proxmo train`.
+
 It does what `ray job submit` does, with what is needed here filled in: the checkout travels along (without virtual
 environments, runs and history), the token of Ray's authentication is found, and a cluster that is not there is said so.
 Written for the job API of Ray 2.60.
@@ -24,19 +26,21 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
+RUNS = "PROXMO_RUNS"  # where `proxmo train` makes its run folders
 NO_AGENT = "No available agent"  # what the job server answers until its agent runs
 AGENT_POLL_S = 3.0
 # Not sent to the cluster: Ray refuses a working directory over 500 MiB. Patterns are those of .gitignore.
 EXCLUDES = (".git", ".venv*", "__pycache__", ".*_cache", "build", "dist", "docs", "runs", "tests", "wandb")
 
 
-def entrypoint(script: str, settings: Sequence[str]) -> str:
+def entrypoint(script: str, arguments: Sequence[str]) -> str:
     """The shell command that the cluster runs, in the copy of the working directory.
 
     `python -m` and not `proxmo`: it puts the working directory first on the path, so that the code that was sent runs,
-    and not what the image has.
+    and not what the image has. Runs go where the cluster's nodes say, since the copy is removed with the cluster.
     """
-    return shlex.join(["python", "-m", "proxmo_rllib.cli", "train", script, *settings])
+    command = shlex.join(["python", "-m", "proxmo_rllib.cli", "train", script, *arguments])
+    return f'{RUNS}="${{{RUNS}:-$HOME/proxmo_runs}}" {command}'
 
 
 def runtime_env(folder: Path | None, variables: Mapping[str, str]) -> dict[str, Any]:
@@ -146,11 +150,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
     """Read and check the command line; exits with a message as argparse does."""
     parser = argparse.ArgumentParser(
         prog="proxmo submit",
-        description="Run `proxmo train SCRIPT [key=value ...]` on a Ray cluster, and follow its log.",
+        description="Run `proxmo train SCRIPT ...` on a Ray cluster, and follow its log.",
         epilog="Ctrl-C ends the following, not the job.",
     )
     parser.add_argument("script", help="a file of tuned_examples/, or another that builds a config")
-    parser.add_argument("settings", nargs="*", metavar="key=value", help="what to change in its config")
+    parser.add_argument(
+        "arguments", nargs=argparse.REMAINDER, help="for `proxmo train`: key=value, --iterations N, ..."
+    )
     parser.add_argument(
         "--address",
         help=f"the cluster's job server (default: $RAY_API_SERVER_ADDRESS, $RAY_ADDRESS or {DEFAULT_ADDRESS})",
@@ -158,6 +164,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--job-id", help="a name for the job (default: Ray makes one)")
     parser.add_argument("--env", action="append", default=[], metavar="NAME[=VALUE]", help="a variable for the job")
     parser.add_argument("--folder", type=Path, default=Path(), help="what is copied to the cluster (default: .)")
+    parser.add_argument("--runs", help="folder on the cluster for runs (default: its $PROXMO_RUNS, or ~/proxmo_runs)")
     parser.add_argument("--no-copy", action="store_true", help="copy nothing: SCRIPT is a path on the cluster")
     parser.add_argument("--wait", type=float, default=120.0, help="seconds to wait for a cluster that is starting")
     parser.add_argument("--no-follow", action="store_true", help="return once it is submitted")
@@ -167,9 +174,6 @@ def parse(argv: list[str]) -> argparse.Namespace:
             f"{arguments.script}: no such file in {arguments.folder.absolute()}, the folder that is copied to the "
             "cluster; say --folder, or --no-copy if it is on the cluster already"
         )
-    wrong = [word for word in arguments.settings if "=" not in word]
-    if wrong:
-        parser.error(f"{wrong[0]}: settings are written key=value")
     return arguments
 
 
@@ -180,12 +184,14 @@ def main(argv: list[str]) -> int:
     find_token(os.environ, Path.home())
     try:
         variables = parse_variables(arguments.env, os.environ)
+        if arguments.runs:
+            variables[RUNS] = arguments.runs
         address = job_server(arguments.address, os.environ)
         client = connect(address)
         job_id = submit_when_ready(
             client,
             arguments.wait,
-            entrypoint=entrypoint(arguments.script, arguments.settings),
+            entrypoint=entrypoint(arguments.script, arguments.arguments),
             submission_id=arguments.job_id,
             runtime_env=runtime_env(folder, variables),
         )
