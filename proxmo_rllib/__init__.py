@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from proxmo_rllib.algorithm import ProxMO
     from proxmo_rllib.config import ProxMOConfig
+    from proxmo_rllib.stopping import StopCriteria
 
 __version__ = "0.1.0"
-__all__ = ["ProxMO", "ProxMOConfig", "__version__"]
+__all__ = ["ProxMO", "ProxMOConfig", "StopCriteria", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
@@ -25,4 +26,8 @@ def __getattr__(name: str) -> Any:
         from proxmo_rllib.algorithm import ProxMO
 
         return ProxMO
+    if name == "StopCriteria":
+        from proxmo_rllib.stopping import StopCriteria
+
+        return StopCriteria
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,7 +14,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.annotations import override
 
 from env_wrappers.panels import Panel
-from proxmo_rllib.advantages import validate_options
+from proxmo_rllib.advantages import ESTIMATORS, Estimator, default_options, validate_options
 
 #: Logprobs of engine and learner may differ by this much, absolute, for one token (bf16 keeps 8 bits of mantissa).
 WEIGHT_CHECK_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.5}
@@ -73,7 +73,7 @@ class ProxMOConfig(AlgorithmConfig):
         self.max_turns = 30
         self.max_concurrent_episodes = 128
         # training()
-        self.advantage_estimator = "proxmo"
+        self.advantage_estimator: str | Estimator = "proxmo"
         self.group_size = 8
         self.num_groups = 16
         self.psc_alpha = 4.0
@@ -95,6 +95,7 @@ class ProxMOConfig(AlgorithmConfig):
         self.panel_repeats = 1
         # debugging()
         self.record_groups = 2
+        self.run_folder: str | None = None
 
         # RLlib's own, with our defaults.
         self.env_runner_cls = TextEnvRunner
@@ -240,7 +241,7 @@ class ProxMOConfig(AlgorithmConfig):
     def training(
         self,
         *,
-        advantage_estimator: str = NotProvided,
+        advantage_estimator: str | Estimator = NotProvided,
         group_size: int = NotProvided,
         num_groups: int = NotProvided,
         psc_alpha: float = NotProvided,
@@ -261,7 +262,8 @@ class ProxMOConfig(AlgorithmConfig):
         """Sets the method and its optimisation.
 
         Args:
-            advantage_estimator: a name in `proxmo_rllib.advantages.ESTIMATORS`.
+            advantage_estimator: a name in `proxmo_rllib.advantages.ESTIMATORS`, or an estimator itself. Of the settings
+                below it takes those that it has an option for.
             group_size: episodes of one task from one initial state, at least 2.
             num_groups: groups an iteration.
             psc_alpha: exponent of the success-rate-aware modulation.
@@ -322,15 +324,19 @@ class ProxMOConfig(AlgorithmConfig):
         return self._set(panel=panel, panel_temperature=panel_temperature, panel_repeats=panel_repeats)
 
     @override(AlgorithmConfig)
-    def debugging(self, *, record_groups: int = NotProvided, **kwargs: Any) -> Self:
+    def debugging(
+        self, *, record_groups: int = NotProvided, run_folder: str | None = NotProvided, **kwargs: Any
+    ) -> Self:
         """Sets what is kept to look at.
 
         Args:
             record_groups: groups of each iteration whose episodes go into the run's record as text.
+            run_folder: where the record is written; None for a new folder in Ray's own place. Ray Tune gives each
+                trial its folder, whatever is set here.
             **kwargs: RLlib's own (`seed`, `log_level`, ...).
         """
         super().debugging(**kwargs)
-        return self._set(record_groups=record_groups)
+        return self._set(record_groups=record_groups, run_folder=run_folder)
 
     def _set(self, **settings: Any) -> Self:
         for key, value in settings.items():
@@ -348,7 +354,9 @@ class ProxMOConfig(AlgorithmConfig):
         known = set(self.keys()) | set(self._known_keys)
         for key, value in config_dict.items():
             translated = self._translate_special_keys(key, warn_deprecated=False)
-            if key.startswith("__") or translated in known or hasattr(type(self), translated):
+            # RLlib hands a property or two around as if they were settings.
+            read_only = isinstance(getattr(type(self), translated, None), property)
+            if key.startswith("__") or translated in known or read_only:
                 continue
             near = difflib.get_close_matches(key, sorted(k for k in known if not k.startswith("_")), n=1)
             hint = f"did you mean {near[0]!r}?" if near else "see the methods of ProxMOConfig for the known ones."
@@ -357,15 +365,22 @@ class ProxMOConfig(AlgorithmConfig):
 
     def estimator_settings(self) -> dict[str, Any]:
         """Options of the advantage estimator, as `estimate_advantages` takes them."""
-        settings: dict[str, Any] = {"gamma": self.gamma}
-        if self.advantage_estimator.startswith("proxmo"):
-            settings |= {
-                "psc_alpha": self.psc_alpha,
-                "psc_beta": self.psc_beta,
-                "psa_temperature": self.psa_temperature,
-                "step_weight": self.step_weight,
-            }
-        return settings | self.estimator_options
+        settings: dict[str, Any] = {
+            "gamma": self.gamma,
+            "psc_alpha": self.psc_alpha,
+            "psc_beta": self.psc_beta,
+            "psa_temperature": self.psa_temperature,
+            "step_weight": self.step_weight,
+        }
+        if "psc_range" in self.estimator_options:
+            del settings["psc_beta"]  # the same strength in the official scripts' words
+        known = default_options(self.advantage_estimator)
+        return {key: value for key, value in settings.items() if key in known} | self.estimator_options
+
+    def estimator(self) -> Estimator:
+        """The advantage estimator itself: another process may never have heard of its name."""
+        estimator = self.advantage_estimator
+        return ESTIMATORS[estimator] if isinstance(estimator, str) else estimator
 
     @override(AlgorithmConfig)
     def get_default_rl_module_spec(self) -> RLModuleSpec:

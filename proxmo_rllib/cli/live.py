@@ -14,8 +14,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from proxmo_rllib.runs.progress import PanelScore, Progress
 from proxmo_rllib.stopping import StopCriteria
+from proxmo_rllib.training_run.progress import PanelScore, Progress
 
 _BARS = "▁▂▃▄▅▆▇█"
 _ROWS = 10

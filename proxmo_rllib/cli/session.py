@@ -34,6 +34,8 @@ def prepare_environment(environment: MutableMapping[str, str], home: Path, addre
     defaults = {"RAY_USAGE_STATS_ENABLED": "0", "VLLM_NO_USAGE_STATS": "1", "TOKENIZERS_PARALLELISM": "false"}
     for name, value in defaults.items():
         environment.setdefault(name, value)
+    # It warns at every start that RLlib's present API is in use.
+    logging.getLogger("ray.rllib.algorithms.algorithm_config").setLevel(logging.ERROR)
     if address is None and "RAY_ADDRESS" not in environment:
         # A cluster of one's own listens on loopback; without this Ray writes a token into the user's home.
         environment.setdefault("RAY_AUTH_MODE", "disabled")
@@ -47,18 +49,18 @@ def start_ray(address: str | None, num_cpus: float) -> str:
     """Connects to the cluster that is there, or starts one on this machine.
 
     Args:
-        address: of a cluster; None for RAY_ADDRESS, or a cluster of one's own.
+        address: of a cluster that answers (`check_address`); None for RAY_ADDRESS, or a cluster of one's own.
         num_cpus: what the run reserves. Ray's CPUs are bookkeeping, so a small machine may offer more than it has.
 
     Returns:
         Where it runs, in words.
 
     Raises:
-        ConnectionError: nothing answers at the address.
+        ConnectionError: what answers there is no Ray cluster that takes us.
     """
     import ray
 
-    address = address or os.environ.get("RAY_ADDRESS") or None
+    address = address or os.environ.get("RAY_ADDRESS")
     if address is None:
         cores = len(os.sched_getaffinity(0))
         ray.init(
@@ -69,8 +71,6 @@ def start_ray(address: str | None, num_cpus: float) -> str:
             address="local",
         )
         return "this machine"
-    if address not in ("auto", "local"):
-        check_answers(address)
     try:
         ray.init(address=address, logging_level=logging.WARNING)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -79,12 +79,18 @@ def start_ray(address: str | None, num_cpus: float) -> str:
     return f"the cluster at {address}"
 
 
-def check_answers(address: str) -> None:
+def check_address(address: str | None) -> None:
     """Finds out within seconds whether anybody listens at the address of a cluster.
+
+    Args:
+        address: of a cluster; None for RAY_ADDRESS, or no cluster.
 
     Raises:
         ConnectionError: nobody does, or it is no address.
     """
+    address = address or os.environ.get("RAY_ADDRESS")
+    if not address or address in ("auto", "local"):
+        return
     if address.startswith(("http://", "https://")):
         raise ConnectionError(f"{address} is a job server; `proxmo submit --address {address}` sends it a job.")
     host, colon, port = address.removeprefix("ray://").rpartition(":")

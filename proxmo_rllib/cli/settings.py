@@ -113,7 +113,7 @@ def apply_settings(config: ProxMOConfig, settings: Mapping[str, str]) -> None:
     for key, text in settings.items():
         name, *path = key.split(".")
         if name not in vars(config) or name.startswith("_"):
-            raise ValueError(f"{key}={text!r}: there is no such setting{_nearest(name, vars(config))}.")
+            raise ValueError(f"{key}={text!r}: there is no such setting{_nearest(name, vars(config))}")
         present = getattr(config, name)
         if name == "panel" and not path:
             value: Any = read_panel(text)
@@ -204,7 +204,7 @@ def _with_entry(key: str, present: Any, path: Sequence[str], text: str) -> dict[
 
 def _nearest(name: str, known: Mapping[str, Any]) -> str:
     near = difflib.get_close_matches(name, [key for key in known if not key.startswith("_")], n=1)
-    return f"; did you mean {near[0]!r}?" if near else "; ProxMOConfig's methods list them"
+    return f"; did you mean {near[0]!r}?" if near else "; the methods of ProxMOConfig list them."
 
 
 def read_panel(text: str) -> Panel:

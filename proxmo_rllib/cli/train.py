@@ -20,7 +20,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,14 +28,19 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from proxmo_rllib.cli.interruption import Interruption
-from proxmo_rllib.cli.session import describe_resources, prepare_environment, quiet_terminal, requested, start_ray
+from proxmo_rllib.cli.session import (
+    check_address,
+    describe_resources,
+    prepare_environment,
+    quiet_terminal,
+    requested,
+    start_ray,
+)
 from proxmo_rllib.cli.settings import Example, ExampleError, apply_settings, load_example, split_settings
 
 if TYPE_CHECKING:
-    from proxmo_rllib.runs.folder import RunFolder
-    from proxmo_rllib.runs.loop import Outcome
-
-logger = logging.getLogger(__name__)
+    from proxmo_rllib.training_run.folder import RunFolder
+    from proxmo_rllib.training_run.loop import Outcome
 
 # Errors of a config, or of what it names: said in a line, without a traceback.
 _REFUSALS = (ExampleError, ValueError, FileNotFoundError, ConnectionError)
@@ -54,7 +59,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--run-dir", type=Path, metavar="DIR", help="the run's folder (default: a new one in $PROXMO_RUNS, or runs/)"
     )
-    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run: its folder, or a checkpoint in it")
+    parser.add_argument(
+        "--resume", type=Path, metavar="RUN", help="go on with a run: its folder, or a checkpoint in it"
+    )
     parser.add_argument("--checkpoint-every", type=int, default=10, metavar="N", help="iterations (default: 10)")
     parser.add_argument("--keep-checkpoints", type=int, default=3, metavar="N", help="the newest (default: 3)")
     parser.add_argument("--address", metavar="HOST:PORT", help="a Ray cluster (default: $RAY_ADDRESS, or this machine)")
@@ -82,6 +89,8 @@ def main(argv: list[str]) -> int:
     arguments = parse(argv)
     prepare_environment(os.environ, Path.home(), arguments.address)
     try:
+        if not arguments.dry_run:
+            check_address(arguments.address)
         checkpoint, recorded = _resumed(arguments.resume)
         example = load_example(arguments.script)
         settings = recorded | arguments.settings
@@ -105,8 +114,7 @@ def main(argv: list[str]) -> int:
             _say_resume(console, arguments.script, folder)
             return 130
         except Exception as error:
-            logger.debug("The run failed.", exc_info=True)
-            logging.getLogger().exception("The run failed.")
+            logging.getLogger().exception("The run failed.")  # to the file; the terminal gets the short story
             console.print(f"proxmo train: {brief(error)}", style="bold red", markup=False)
             console.print(f"the whole story: {folder.log}", markup=False)
             _say_resume(console, arguments.script, folder)
@@ -120,13 +128,13 @@ def _resumed(path: Path | None) -> tuple[Path | None, dict[str, str]]:
     """The checkpoint to go on from, and the settings that its run was started with."""
     if path is None:
         return None, {}
-    from proxmo_rllib.runs.folder import RunFolder, checkpoint_of
+    from proxmo_rllib.training_run.folder import RunFolder, checkpoint_of
 
     return checkpoint_of(path), RunFolder.of(path).read_json("run.json").get("settings", {})
 
 
 def _run_folder(arguments: argparse.Namespace, settings: dict[str, str]) -> RunFolder:
-    from proxmo_rllib.runs.folder import RunFolder
+    from proxmo_rllib.training_run.folder import RunFolder
 
     if arguments.resume:
         folder = RunFolder.of(arguments.resume)
@@ -135,7 +143,9 @@ def _run_folder(arguments: argparse.Namespace, settings: dict[str, str]) -> RunF
         path = arguments.run_dir or Path(os.environ.get("PROXMO_RUNS", "runs")) / name
         folder = RunFolder(path)
         if folder.has_run():
-            raise ValueError(f"--run-dir {path}: a run is there already; go on with it (--resume {path}), or name another.")
+            raise ValueError(
+                f"--run-dir {path}: a run is there already; go on with it (--resume {path}), or name another."
+            )
     started = {"file": str(arguments.script), "settings": settings}
     folder.write_json("run.json", folder.read_json("run.json") | started)
     return folder
@@ -158,7 +168,7 @@ def _train(
     started: float,
 ) -> Outcome:
     from proxmo_rllib.cli.live import make_view
-    from proxmo_rllib.runs.loop import Observer, Run
+    from proxmo_rllib.training_run.loop import Observer, Run
 
     config = example.config.debugging(run_folder=str(folder.path))
     settings = folder.write_config(config)
@@ -199,7 +209,7 @@ def _train(
 def _wandb(
     project: str, folder: RunFolder, settings: dict[str, Any], last: contextlib.ExitStack, console: Console
 ) -> Any:
-    from proxmo_rllib.runs.wandb_log import WandbLog
+    from proxmo_rllib.training_run.wandb_log import WandbLog
 
     log = WandbLog(project, folder, folder.path.name, settings)
     last.callback(log.finish)
@@ -242,7 +252,8 @@ def resume_command(script: Path, folder: Path) -> str:
 
 def _say_resume(console: Console, script: Path, folder: RunFolder) -> None:
     if folder.whole_checkpoints():
-        console.print(f"go on from {folder.latest_checkpoint().name} with: {resume_command(script, folder.path)}")
+        command = resume_command(script, folder.path)
+        console.print(f"go on from {folder.latest_checkpoint().name} with: {command}", markup=False)
     else:
         console.print("there is no checkpoint to go on from")
 

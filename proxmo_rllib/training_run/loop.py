@@ -1,0 +1,197 @@
+"""The loop of a run: evaluate, train until a criterion is reached or somebody interrupts, evaluate, save.
+
+panel ──► [algo.train() ──► metrics.jsonl, observers ──► checkpoint when due] * n ──► panel, checkpoint, summary.json
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from proxmo_rllib.stopping import StopCriteria
+from proxmo_rllib.training_run.folder import RunFolder
+from proxmo_rllib.training_run.progress import PanelScore, Progress, flatten
+
+
+class Trainable(Protocol):
+    """What the loop needs of `ProxMO`."""
+
+    config: Any
+    iteration: int
+
+    def train(self) -> dict[str, Any]: ...
+
+    def evaluate(self) -> dict[str, Any]: ...
+
+    def save_to_path(self, path: str) -> Any: ...
+
+
+class Observer(Protocol):
+    """Somebody who watches a run."""
+
+    def on_panel(self, score: PanelScore, iteration: int) -> None:
+        """The panel was played outside of an iteration: before the first one."""
+
+    def on_iteration(
+        self, progress: Progress, metrics: Mapping[str, float | None], episodes: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """An iteration is over; with its numbers and its recorded episodes."""
+
+    def on_checkpoint(self, checkpoint: Path) -> None:
+        """A checkpoint was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended."""
+
+    reason: str
+    interrupted: bool
+    iterations: int
+    minutes: float
+    before: PanelScore | None
+    after: PanelScore | None
+    checkpoint: Path | None
+
+    def summary(self, config: Any) -> dict[str, Any]:
+        """One JSON object that says how it went.
+
+        Args:
+            config: the ProxMOConfig that was trained.
+        """
+        scores: dict[str, Any] = {}
+        if config.panel is not None:
+            scores = {
+                "success_before": None if self.before is None else self.before.rate,
+                "success_after": None if self.after is None else self.after.rate,
+                "interval_before": None if self.before is None else list(self.before.interval),
+                "interval_after": None if self.after is None else list(self.after.interval),
+                "panel": f"{config.panel.name}@{config.panel.digest[:12]}",
+                "panel_size": len(config.panel),
+            }
+        return scores | {
+            "iterations": self.iterations,
+            "minutes": round(self.minutes, 3),
+            "engine": config.engine,
+            "seed": config.seed,
+            "stopped": self.reason,
+        }
+
+
+class Run:
+    """A run in its folder.
+
+    Args:
+        algo: the algorithm, restored if the run is resumed.
+        folder: of the run.
+        stop: when it ends.
+        observers: who watches.
+        interrupted: why to end after the present iteration; None to go on.
+        started: `time.monotonic()` at which the command began, so that start-up counts.
+        checkpoint_every: iterations between checkpoints; the last one is always saved.
+        keep_checkpoints: how many are kept.
+    """
+
+    def __init__(
+        self,
+        algo: Trainable,
+        folder: RunFolder,
+        stop: StopCriteria,
+        *,
+        observers: Sequence[Observer] = (),
+        interrupted: Callable[[], str | None] = lambda: None,
+        started: float | None = None,
+        checkpoint_every: int = 10,
+        keep_checkpoints: int = 3,
+    ) -> None:
+        self.algo = algo
+        self.folder = folder
+        self.stop = stop
+        self._observers = observers
+        self._interrupted = interrupted
+        self._started = time.monotonic() if started is None else started
+        self._checkpoint_every = checkpoint_every
+        self._keep_checkpoints = keep_checkpoints
+        self._record = folder.read_json("run.json")
+        self._minutes_before = float(self._record.get("minutes", 0.0))
+        self._checkpoint: Path | None = None
+
+    @property
+    def minutes(self) -> float:
+        """Wall time of the run, that before a resumption included."""
+        return self._minutes_before + (time.monotonic() - self._started) / 60
+
+    def train(self) -> Outcome:
+        """Trains until the end, whatever brings it."""
+        before = self._score_before()
+        after: PanelScore | None = None
+        reason = self._interrupted() or self.stop.reached(self.algo.iteration, self.minutes)
+        while reason is None:
+            result = self.algo.train()
+            after = PanelScore.from_metrics(result.get("evaluation", {}))
+            reason = self.stop.reached(self.algo.iteration, self.minutes, after.rate if after else None)
+            if reason and after is None and self.algo.config.panel is not None and not self._interrupted():
+                result["evaluation"] = self.algo.evaluate()
+                after = PanelScore.from_metrics(result["evaluation"])
+            reason = self._interrupted() or reason
+            self._publish(result)
+            if reason or self.algo.iteration % self._checkpoint_every == 0:
+                self._save()
+        outcome = Outcome(
+            reason=reason,
+            interrupted=self._interrupted() is not None,
+            iterations=self.algo.iteration,
+            minutes=self.minutes,
+            before=before,
+            after=after,
+            checkpoint=self._checkpoint,
+        )
+        self.folder.write_json("summary.json", outcome.summary(self.algo.config))
+        return outcome
+
+    def _score_before(self) -> PanelScore | None:
+        """Of the untrained policy; a resumed run remembers it."""
+        remembered = self._record.get("before")
+        if remembered is not None:
+            return PanelScore(**remembered)
+        if self.algo.config.panel is None or self.algo.iteration:
+            return None
+        metrics = self.algo.evaluate()
+        score = PanelScore.from_metrics(metrics)
+        if score is None:
+            return None
+        self._record["before"] = {"successes": score.successes, "episodes": score.episodes, "seconds": score.seconds}
+        self.folder.write_json("run.json", self._record)
+        self.folder.add_metrics({"iteration": 0, "minutes": self.minutes} | flatten({"evaluation": metrics}))
+        for observer in self._observers:
+            observer.on_panel(score, 0)
+        return score
+
+    def _publish(self, result: dict[str, Any]) -> None:
+        progress = Progress.from_result(result, self.minutes)
+        metrics: dict[str, float | None] = {
+            "iteration": progress.iteration,
+            "minutes": progress.minutes,
+            "success_low": progress.interval[0],
+            "success_high": progress.interval[1],
+            "rollout_tokens_per_second": progress.rollout_tokens_per_s,
+            "learner_tokens_per_second": progress.learner_tokens_per_s,
+        }
+        metrics = flatten(metrics | flatten(result))
+        self.folder.add_metrics(metrics)
+        episodes = list(self.folder.new_episodes())
+        for observer in self._observers:
+            observer.on_iteration(progress, metrics, episodes)
+
+    def _save(self) -> None:
+        self._checkpoint = self.folder.save_checkpoint(
+            self.algo.iteration, self.algo.save_to_path, self._keep_checkpoints
+        )
+        # After the checkpoint: minutes belong to what a resumed run can go on from.
+        self._record |= {"minutes": self.minutes, "iterations": self.algo.iteration}
+        self.folder.write_json("run.json", self._record)
+        for observer in self._observers:
+            observer.on_checkpoint(self._checkpoint)

@@ -1,0 +1,130 @@
+"""From the nested result of an RLlib iteration to flat numbers for files, and to the few that people watch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+from proxmo_rllib.evaluation.intervals import wilson_interval
+
+# Parts of a result that are no measurements.
+_LEFT_OUT = frozenset({"config", "done", "trial_id", "pid", "hostname", "node_ip", "date", "timestamp"})
+
+
+def flatten(result: Mapping[str, Any], prefix: str = "") -> dict[str, float | None]:
+    """The numbers of a nested result under keys like "env_runners/success_rate".
+
+    Args:
+        result: of `Algorithm.train`. What is no number is left out; a number that is not finite becomes None, since
+            JSON has none.
+        prefix: of the keys.
+    """
+    flat: dict[str, float | None] = {}
+    for key, value in result.items():
+        if not prefix and key in _LEFT_OUT:
+            continue
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}/")
+        elif isinstance(value, Real) and not isinstance(value, bool):
+            flat[f"{prefix}{key}"] = float(value) if math.isfinite(value) else None
+    return flat
+
+
+@dataclass(frozen=True, slots=True)
+class PanelScore:
+    """Success on the panel."""
+
+    successes: int
+    episodes: int
+    seconds: float
+
+    @classmethod
+    def from_metrics(cls, metrics: Mapping[str, Any]) -> PanelScore | None:
+        """Reads what `PanelResult.as_metrics` wrote; None if nothing was evaluated."""
+        if "success_rate" not in metrics:
+            return None
+        episodes = int(metrics["num_episodes"])
+        return cls(round(metrics["success_rate"] * episodes), episodes, float(metrics["seconds"]))
+
+    @property
+    def rate(self) -> float:
+        return self.successes / self.episodes
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95%, Wilson's."""
+        return wilson_interval(self.successes, self.episodes)
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{self.rate:.1%} [{low:.1%}, {high:.1%}] ({self.successes}/{self.episodes})"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a person watches of one iteration."""
+
+    iteration: int
+    minutes: float  # wall time since the start of the run
+    successes: int
+    episodes: int
+    episode_return: float  # mean, unit of reward
+    turns: float  # mean of an episode
+    invalid_rate: float  # share of turns
+    errors: int  # episodes that broke
+    sampling_s: float
+    learning_s: float
+    transfer_s: float
+    rollout_tokens_per_s: float  # sampled tokens
+    learner_tokens_per_s: float  # tokens trained on, prompts included
+    policy_version: int  # optimizer steps
+    weight_error: float  # largest difference of a logprob between engine and learner after the transfer
+    panel: PanelScore | None = None
+
+    @classmethod
+    def from_result(cls, result: Mapping[str, Any], minutes: float) -> Progress:
+        """Reads a result of `ProxMO.train`."""
+        rollouts = result.get("env_runners", {})
+        timers = result.get("timers", {})
+        learner = result.get("learners", {}).get("default_policy", {})
+        turns = rollouts.get("num_env_steps_sampled", 0)
+        sampling = float(timers.get("env_runner_sampling_timer", 0.0))
+        learning = float(timers.get("learner_update_timer", 0.0))
+        return cls(
+            iteration=int(result["training_iteration"]),
+            minutes=minutes,
+            successes=int(rollouts.get("num_successes", 0)),
+            episodes=int(rollouts.get("num_episodes", 0)),
+            episode_return=float(rollouts.get("episode_return_mean", math.nan)),
+            turns=float(rollouts.get("episode_len_mean", math.nan)),
+            invalid_rate=_ratio(rollouts.get("num_invalid_actions", 0), turns),
+            errors=int(rollouts.get("num_errors", 0)),
+            sampling_s=sampling,
+            learning_s=learning,
+            transfer_s=float(timers.get("synch_weights", 0.0)),
+            rollout_tokens_per_s=_ratio(rollouts.get("num_response_tokens", 0), sampling),
+            learner_tokens_per_s=_ratio(learner.get("num_tokens_trained", 0), learning),
+            policy_version=int(result.get("policy_version", 0)),
+            weight_error=float(result.get("weight_transfer_error", math.nan)),
+            panel=PanelScore.from_metrics(result.get("evaluation", {})),
+        )
+
+    @property
+    def success_rate(self) -> float:
+        return _ratio(self.successes, self.episodes)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95%, Wilson's; over the iteration's episodes, which come in groups of one task."""
+        return wilson_interval(self.successes, self.episodes)
+
+    @property
+    def evaluation_s(self) -> float:
+        return 0.0 if self.panel is None else self.panel.seconds
+
+
+def _ratio(part: float, whole: float) -> float:
+    return float(part) / float(whole) if whole else math.nan

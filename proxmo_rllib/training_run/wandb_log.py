@@ -1,0 +1,73 @@
+"""Weights & Biases: an iteration's numbers, and its recorded episodes as a table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from proxmo_rllib.training_run.folder import RunFolder
+from proxmo_rllib.training_run.progress import PanelScore, Progress
+
+_COLUMNS = ["episode", "task", "task_type", "status", "return", "turns", "transcript"]
+
+
+class WandbLog:
+    """Sends a run to W&B, or writes it to files where there is no key.
+
+    Args:
+        project: of W&B.
+        folder: of the run; the files go to `wandb` in it, and a resumed run goes on under its id.
+        name: of the run.
+        config: settings to show, as plain values.
+    """
+
+    def __init__(self, project: str, folder: RunFolder, name: str, config: Mapping[str, Any]) -> None:
+        import wandb
+
+        self._wandb = wandb
+        known = folder.read_json("run.json")
+        mode = os.environ.get("WANDB_MODE")
+        self.offline = mode == "offline" or (mode is None and not wandb.login(prompt=False, verify=False))
+        self._run = wandb.init(
+            project=project,
+            name=name,
+            dir=folder.path,
+            config=dict(config),
+            id=known.get("wandb_id"),
+            resume="allow",
+            mode="offline" if self.offline else None,
+        )
+        folder.write_json("run.json", known | {"wandb_id": self._run.id})
+
+    @property
+    def place(self) -> str:
+        """Where the run can be seen."""
+        return f"wandb sync {Path(self._run.dir).parent}" if self.offline else str(self._run.url)
+
+    def on_panel(self, score: PanelScore, iteration: int) -> None:
+        self._run.log({"evaluation/success_rate": score.rate}, step=iteration)
+
+    def on_iteration(
+        self, progress: Progress, metrics: Mapping[str, float | None], episodes: Sequence[Mapping[str, Any]]
+    ) -> None:
+        numbers: dict[str, Any] = {key: value for key, value in metrics.items() if value is not None}
+        if episodes:
+            numbers["episodes"] = self._wandb.Table(columns=_COLUMNS, data=[episode_row(e) for e in episodes])
+        self._run.log(numbers, step=progress.iteration)
+
+    def on_checkpoint(self, checkpoint: Path) -> None:
+        """Stays on disk: checkpoints are large."""
+
+    def finish(self) -> None:
+        """Ends the run."""
+        self._run.finish()
+
+
+def episode_row(episode: Mapping[str, Any]) -> list[Any]:
+    """An episode of episodes.jsonl as a row of the table."""
+    turns = episode["turns"]
+    transcript = "\n\n".join(f"{turn['observation']}\n> {turn['response']}" for turn in turns)
+    cells = [episode[key] for key in ("episode", "task", "task_type", "status", "return")]
+    return [*cells, len(turns), transcript]
