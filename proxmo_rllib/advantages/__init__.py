@@ -8,6 +8,7 @@ advantages.total, advantages.explain(turn), advantages.diagnostics()
 from proxmo_rllib.advantages import estimators as _estimators  # importing registers the estimators  # noqa: F401
 from proxmo_rllib.advantages.registry import (
     ESTIMATORS,
+    Estimator,
     default_options,
     estimate_advantages,
     register_estimator,
@@ -19,6 +20,7 @@ from proxmo_rllib.advantages.table import TurnTable
 
 __all__ = [
     "ESTIMATORS",
+    "Estimator",
     "Advantages",
     "Explanation",
     "Neighbour",

@@ -10,7 +10,7 @@ import numpy as np
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.core import DEFAULT_MODULE_ID
 
-from proxmo_rllib.advantages import TurnTable, estimate_advantages
+from proxmo_rllib.advantages import Estimator, TurnTable, estimate_advantages
 from proxmo_rllib.types import Episode
 
 #: Where the next connector finds them in `shared_data`: {episode id: float64 [turns]}.
@@ -26,6 +26,7 @@ def turn_table(episodes: Sequence[Episode]) -> TurnTable:
         reward=[turn.reward for _, turn in rows],
         success=[episode.success for episode, _ in rows],
         anchor=[turn.anchor for _, turn in rows],
+        action_valid=[turn.action_valid for _, turn in rows],
     )
 
 
@@ -33,12 +34,12 @@ class ProxMOAdvantages(ConnectorV2):
     """Estimates the advantages and logs the estimator's diagnostics.
 
     Args:
-        estimator: name in `proxmo_rllib.advantages.ESTIMATORS`.
+        estimator: the advantage estimator.
         settings: its options.
         group_size: episodes of a whole group; a group of another size is an error.
     """
 
-    def __init__(self, estimator: str, settings: Mapping[str, Any], group_size: int, **kwargs: Any) -> None:
+    def __init__(self, estimator: Estimator, settings: Mapping[str, Any], group_size: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._estimator = estimator
         self._settings = dict(settings)

@@ -47,7 +47,7 @@ class ProxMOLearner(TorchLearner):
     def _connectors(self) -> list[Any]:
         config: Any = self.config
         return [
-            ProxMOAdvantages(config.advantage_estimator, config.estimator_settings(), config.group_size),
+            ProxMOAdvantages(config.estimator(), config.estimator_settings(), config.group_size),
             TokenBatches(device=self._device),
         ]
 
