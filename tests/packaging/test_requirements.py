@@ -1,0 +1,72 @@
+"""The pinned requirements are whole, agree with pyproject.toml and each other, and name no place to get them from."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from itertools import pairwise
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+NESTED = ("cpu.txt", "dev.txt", "dev-textworld.txt")  # each holds the one before
+LEFT_OUT = {"torch", "torchvision", "torchaudio", "torchcodec", "triton"}
+
+
+@pytest.fixture(scope="module")
+def pins(repository):
+    """File name -> package -> version."""
+    found = {}
+    for name in NESTED:
+        lines = (repository / "requirements" / name).read_text().splitlines()
+        requirements = [Requirement(line) for line in lines if line and not line.startswith("#")]
+        found[name] = {canonicalize_name(r.name): str(r.specifier).removeprefix("==") for r in requirements}
+    return found
+
+
+@pytest.fixture(scope="module")
+def project(repository):
+    return tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+
+
+@pytest.mark.parametrize("name", NESTED)
+def test_every_line_is_one_exact_version_without_an_address(repository, name):
+    for line in (repository / "requirements" / name).read_text().splitlines():
+        assert line.startswith("#") or re.fullmatch(r"[a-z0-9.-]+==[\w.!+]+", line), line
+
+
+def test_each_file_holds_the_one_before_it(pins):
+    for smaller, larger in pairwise(NESTED):
+        assert pins[smaller].items() <= pins[larger].items()
+
+
+def test_the_pins_meet_what_the_project_asks_for(pins, project):
+    extras = project["optional-dependencies"]
+    asked = {
+        "cpu.txt": project["dependencies"] + extras["cpu"],
+        "dev.txt": extras["dev"],
+        "dev-textworld.txt": extras["textworld"],
+    }
+    for name, requirements in asked.items():
+        for requirement in map(Requirement, requirements):
+            package = canonicalize_name(requirement.name)
+            if package not in LEFT_OUT:
+                assert requirement.specifier.contains(pins[name][package]), f"{name}: {requirement}"
+
+
+def test_what_breaks_vllm_beside_the_cpu_torch_is_left_out(pins):
+    for name in NESTED:
+        assert not LEFT_OUT & pins[name].keys()
+
+
+def test_training_needs_no_compiler(pins):
+    assert not {"textworld", "fast-downward-textworld"} & pins["dev.txt"].keys()
+    assert "alfworld" in pins["cpu.txt"]
+
+
+def test_the_torch_that_is_installed_is_the_one_that_vllm_was_built_for(repository, project):
+    pinned = [line for line in (repository / "requirements" / "torch-cpu.txt").read_text().split() if "torch==" in line]
+    (of_extra,) = [r for r in project["optional-dependencies"]["cpu"] if r.startswith("torch")]
+    assert pinned == [of_extra.partition(";")[0]]
+    assert pinned[0].endswith("+cpu")
