@@ -30,7 +30,7 @@ RUNS = "PROXMO_RUNS"  # where `proxmo train` makes its run folders
 NO_AGENT = "No available agent"  # what the job server answers until its agent runs
 AGENT_POLL_S = 3.0
 # Not sent to the cluster: Ray refuses a working directory over 500 MiB. Patterns are those of .gitignore.
-EXCLUDES = (".git", ".venv*", "__pycache__", ".*_cache", "build", "dist", "docs", "runs", "tests", "wandb")
+EXCLUDES = (".git", ".venv*", "__pycache__", ".*_cache", "/build", "/dist", "/docs", "/runs", "/tests", "/wandb")
 
 
 def entrypoint(script: str, arguments: Sequence[str]) -> str:

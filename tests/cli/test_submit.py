@@ -38,7 +38,7 @@ def test_runs_outlive_the_copy_of_the_checkout(said, tmp_path):
 def test_environments_runs_and_history_stay_at_home(tmp_path):
     sent = submit.runtime_env(tmp_path, {"A": "1"})
     assert sent["working_dir"] == str(tmp_path)
-    assert {".git", ".venv*", "runs"} <= set(sent["excludes"])
+    assert {".git", ".venv*", "/runs"} <= set(sent["excludes"])
     assert sent["env_vars"] == {"A": "1"}
     assert "working_dir" not in submit.runtime_env(None, {})
 
