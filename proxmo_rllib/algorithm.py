@@ -11,13 +11,14 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
+from ray.exceptions import RayActorError
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.callbacks.utils import make_callback
@@ -36,12 +37,12 @@ from ray.tune import PlacementGroupFactory
 
 from proxmo_rllib.config import ProxMOConfig
 from proxmo_rllib.evaluation.panels import PanelResult, panel_assignments, summarise
-from proxmo_rllib.inference.engine import EngineConfig
+from proxmo_rllib.inference.engine import EngineConfig, EngineDeadError
 from proxmo_rllib.inference.pool import InferencePool
 from proxmo_rllib.inference.weights import serialise
 from proxmo_rllib.learner.training_data import GroupedTrainingData
 from proxmo_rllib.policies.loading import resolve_pretrained, save_policy
-from proxmo_rllib.rollouts import SampleResult, TaskSampler
+from proxmo_rllib.rollouts import TaskSampler
 from proxmo_rllib.rollouts.environments import check_first_prompt, make_text_env, split_tasks
 from proxmo_rllib.rollouts.record import episode_record
 from proxmo_rllib.types import Assignment, Group
@@ -50,8 +51,10 @@ logger = logging.getLogger(__name__)
 
 TASK_SAMPLER = "task_sampler"
 POLICY_FOLDER = "policy"
-# How often assignments whose environment runner died are dealt to the others.
+# How often assignments that an engine or an environment runner failed are played again.
 _MAX_ROUNDS = 3
+# Seconds for Ray to bring an environment runner back, when all of them are dead.
+_RUNNER_RESTART_S = 120.0
 # Tokens of the fixed prompt whose logprobs are compared after a weight transfer.
 _PROBE_TOKENS = 32
 
@@ -72,6 +75,16 @@ class ProxMO(Algorithm):
         return ProxMOConfig()
 
     @override(Algorithm)
+    def _setup_logdir(self) -> None:
+        """As Tune's; without Tune, the folder that the config names."""
+        folder = self.config.run_folder
+        if self._storage or folder is None:
+            super()._setup_logdir()
+            return
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        self._logdir = folder
+
+    @override(Algorithm)
     def setup(self, config: AlgorithmConfig) -> None:
         """Starts engines, environment runners and learners, side by side."""
         self._probe_ids = check_first_prompt(self.config)
@@ -79,9 +92,12 @@ class ProxMO(Algorithm):
             pool = background.submit(self._start_engines)
             try:
                 super().setup(config)
-            finally:
-                # Without this a failure here would leave the engines running.
-                self._pool = pool.result()
+            except BaseException:
+                # Tune keeps a failed trial's object: its engines would go on.
+                if pool.exception() is None:
+                    pool.result().stop()
+                raise
+        self._pool = pool.result()
         self._policy_version = 0
         self._connect(self.env_runner_group.healthy_worker_ids())
         self._sampler = TaskSampler(split_tasks(make_text_env(self.config), self.config), self.config.seed or 0)
@@ -125,55 +141,104 @@ class ProxMO(Algorithm):
     @override(Algorithm)
     def training_step(self) -> None:
         """One iteration: play groups, learn from them, hand the new weights to the engines."""
-        with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER), window=1):
+        with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER), reduce="mean", window=1):
             groups = self._sample_groups()
-        with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER), window=1):
+        with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER), reduce="mean", window=1):
             self._learn(groups)
-        with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER), window=1):
+        with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER), reduce="mean", window=1):
             self._transfer_weights()
 
-    def _sample_groups(self) -> GroupedTrainingData:
-        """Plays the iteration's groups; those of a runner that dies are dealt to the others."""
-        todo = self._sampler.deal(self.config.num_groups, self.config.group_size)
+    def _sample_groups(self, script: Any = None) -> GroupedTrainingData:
+        """Plays the iteration's groups; one in which an episode broke is dropped and counted.
+
+        Args:
+            script: plays instead of the policy, if given.
+        """
+        assignments = self._sampler.deal(self.config.num_groups, self.config.group_size)
         refs: list[Any] = []
         tokens: list[int] = []
         errors: list[str] = []
-        for _ in range(_MAX_ROUNDS):
-            for result in self._sample_once(todo):
-                refs += result.groups
-                tokens += result.num_tokens
-                errors += result.errors
-                self._record(result.records)
-                done = set(result.group_ids)
-                todo = [assignment for assignment in todo if assignment.group_id not in done]
-            if not todo:
-                break
-            logger.warning("%d groups were lost with their environment runner and are played again.", len(todo))
-            self.restore_env_runners(self.env_runner_group)
-        self.metrics.log_value("num_groups_dropped", self.config.num_groups - len(refs), reduce="sum")
+        for result, metrics in self._play_all(
+            assignments,
+            lambda runner, share: (runner.sample(assignments=share, script=script), runner.get_metrics()),
+        ):
+            self.metrics.aggregate([metrics], key=ENV_RUNNER_RESULTS)
+            # Put by this process, which owns them: they outlive the environment runner that played them.
+            refs += [ray.put(group) for group in result.groups]
+            tokens += [group.num_tokens for group in result.groups]
+            errors += result.errors
+            self._record(result.records)
+        self.metrics.log_value("num_groups_dropped", len(assignments) - len(refs), reduce="sum")
         if len(refs) < max(1, self.config.num_learners):
             raise RuntimeError(
-                f"Only {len(refs)} of {self.config.num_groups} groups are whole, too few to learn from. "
-                f"{len(errors)} episodes broke; the first: {errors[0] if errors else 'an environment runner died'}"
+                f"Only {len(refs)} of {len(assignments)} groups are whole, too few to learn from. {len(errors)} "
+                f"episodes broke; the first: {errors[0] if errors else 'unknown'}"
             )
         return GroupedTrainingData(group_refs=refs, group_tokens=tokens)
 
-    def _sample_once(self, assignments: Sequence[Assignment]) -> list[SampleResult]:
-        results = self._on_runners(
-            assignments, lambda runner, share: (runner.sample(assignments=share), runner.get_metrics())
-        )
-        self.metrics.aggregate([metrics for _, metrics in results], key=ENV_RUNNER_RESULTS)
-        return [result for result, _ in results]
+    def play_groups(
+        self, assignments: Sequence[Assignment], *, temperature: float = 0.0, script: Any = None, panel: Any = None
+    ) -> list[Group]:
+        """Plays assignments outside training; see `TextEnvRunner.play`. The groups come in the order of assignments."""
+        played: dict[str, Group] = {}
+        for result, _ in self._play_all(
+            assignments,
+            lambda runner, share: (runner.play(share, temperature=temperature, script=script, panel=panel), None),
+        ):
+            played |= {group.group_id: group for group in result.groups}
+        return [played[assignment.group_id] for assignment in assignments]
+
+    def _play_all(self, assignments: Sequence[Assignment], call: Any) -> Iterator[tuple[Any, Any]]:
+        """Deals assignments to the environment runners; those that an engine or a runner failed are played again.
+
+        Args:
+            assignments: the groups.
+            call: what a runner does with its share; its first result has `group_ids` and `lost`.
+
+        Yields:
+            What each call returned.
+
+        Raises:
+            RuntimeError: some groups could not be played in several rounds.
+        """
+        todo = list(assignments)
+        reason = "its environment runner died, see its log"
+        for _ in range(_MAX_ROUNDS):
+            self._revive()
+            for result in self._on_runners(todo, call):
+                yield result
+                done = set(result[0].group_ids)
+                todo = [assignment for assignment in todo if assignment.group_id not in done]
+                reason = next(iter(result[0].lost.values()), reason)
+            if not todo:
+                return
+            logger.warning("%d groups were lost and are played again: %s", len(todo), reason)
+        raise RuntimeError(f"{len(todo)} groups could not be played in {_MAX_ROUNDS} rounds; the last reason: {reason}")
+
+    def _revive(self) -> None:
+        """Replaces dead engines, waits for an environment runner if all are dead, and connects them anew."""
+        if self.pool.restart_dead():
+            self._each_runner_connects()
+        self.metrics.log_value("num_engine_restarts", self.pool.num_restarts, reduce="max", window=1)
+        group = self.env_runner_group
+        deadline = time.monotonic() + _RUNNER_RESTART_S
+        while group.num_remote_env_runners():
+            self.restore_env_runners(group)
+            if group.num_healthy_remote_env_runners():
+                return
+            if time.monotonic() > deadline:
+                raise RuntimeError(
+                    f"All {group.num_remote_env_runners()} environment runners are dead, and none came back in "
+                    f"{_RUNNER_RESTART_S:.0f} s; see their logs for the reason."
+                )
+            time.sleep(0.2)  # Ray starts the processes again
 
     def _on_runners(self, assignments: Sequence[Assignment], call: Any) -> list[Any]:
-        """Deals assignments to the environment runners and calls each with its share."""
+        """Calls each environment runner with its share. Those that die over it are missing in the results."""
         group = self.env_runner_group
-        ids = group.healthy_worker_ids() if group.num_remote_env_runners() else []
-        if not ids:
-            if self.env_runner is None:
-                raise RuntimeError("All environment runners are dead; see their logs for the reason.")
+        if not group.num_remote_env_runners():
             return [call(self.env_runner, list(assignments))]
-        ids = ids[: len(assignments)]
+        ids = group.healthy_worker_ids()[: len(assignments)]
         shares = [list(assignments[place :: len(ids)]) for place in range(len(ids))]
         calls = [lambda runner, share=share: call(runner, share) for share in shares]
         results: list[Any] = group.foreach_env_runner(
@@ -199,11 +264,15 @@ class ProxMO(Algorithm):
         self.pool.update_weights(weights, version)
         self._policy_version = version
         self._check_engines(np.asarray(expected), version)
-        client = self.pool.client()
-        self._each_runner(lambda runner: runner.connect(client))
+        self._each_runner_connects()
 
     def _check_engines(self, expected: np.ndarray, version: int) -> None:
-        scores = self.pool.score(self._probe_ids, len(self._probe_ids) - len(expected))
+        num_context = len(self._probe_ids) - len(expected)
+        try:
+            scores = self.pool.score(self._probe_ids, num_context)
+        except (RayActorError, EngineDeadError):
+            self.pool.restart_dead()
+            scores = self.pool.score(self._probe_ids, num_context)
         error = float(np.abs(scores - expected).max())
         self.metrics.log_value("weight_transfer_error", error, reduce="max", window=1)
         self.metrics.log_value("policy_version", version, reduce="max", window=1)
@@ -223,12 +292,9 @@ class ProxMO(Algorithm):
                 return value
         raise RuntimeError("No learner answered.")
 
-    def _each_runner(self, call: Any) -> None:
-        group = self.env_runner_group
-        if group.num_remote_env_runners():
-            group.foreach_env_runner(lambda runner: call(runner), local_env_runner=False)
-        if self.env_runner is not None:
-            call(self.env_runner)
+    def _each_runner_connects(self) -> None:
+        """Tells all environment runners where the engines are and which weights they have."""
+        self._connect(self.env_runner_group.healthy_worker_ids())
 
     def _connect(self, worker_ids: Sequence[int]) -> None:
         """Gives environment runners their way to the engines."""
@@ -282,14 +348,9 @@ class ProxMO(Algorithm):
         panel = self.config.panel
         if panel is None:
             raise ValueError("panel=None: there is nothing to evaluate on; set .evaluation(panel=...).")
-        temperature = self.config.panel_temperature
         started = time.perf_counter()
         assignments = panel_assignments(panel, self.config.panel_repeats)
-        shares = self._on_runners(
-            assignments,
-            lambda runner, share: runner.play(share, temperature=temperature, script=script, panel=panel),
-        )
-        groups: list[Group] = [group for share in shares for group in share]
+        groups = self.play_groups(assignments, temperature=self.config.panel_temperature, script=script, panel=panel)
         return summarise(panel, groups, seconds=time.perf_counter() - started)
 
     def _record(self, groups: Sequence[Group]) -> None:

@@ -66,9 +66,9 @@ class BehaviourCloning(ProxMO):
     @override(ProxMO)
     def training_step(self) -> None:
         """One iteration: play demonstrations, learn from them."""
-        with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER), window=1):
+        with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER), reduce="mean", window=1):
             groups = self._sample_groups(script=self.config.script)
-        with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER), window=1):
+        with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER), reduce="mean", window=1):
             self._learn(groups)
 
     @override(ProxMO)

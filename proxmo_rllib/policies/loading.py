@@ -70,6 +70,15 @@ def load_tokenizer(pretrained: str | Path) -> Any:
         raise ValueError(_unreachable(pretrained, error)) from error
 
 
+def max_positions(pretrained: str | Path) -> int | None:
+    """Tokens that the model can tell apart by position, if its config says."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(resolve_pretrained(pretrained)).get_text_config()
+    positions: int | None = getattr(config, "max_position_embeddings", None)
+    return positions
+
+
 def save_policy(pretrained: str | Path, weights: bytes | memoryview, folder: Path) -> None:
     """Writes a folder that transformers and vLLM load: the config and tokenizer of `pretrained` with new weights.
 

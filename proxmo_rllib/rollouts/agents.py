@@ -53,7 +53,10 @@ class EnginePolicyAgent:
 
 
 class Script(Protocol):
-    """A program that plays: sees what an agent sees, answers with an action."""
+    """A program that plays: sees what an agent sees, answers with an action.
+
+    One that makes detours says so after each of them by an attribute `detour` that is True.
+    """
 
     def reset(self, observation: str, info: dict[str, Any]) -> None: ...
 
@@ -103,4 +106,5 @@ class ScriptedAgent:
             logprobs=np.zeros(len(ids), dtype=np.float32),
             finish_reason="stop",
             policy_version=0,
+            demonstration=not getattr(self._script, "detour", False),
         )

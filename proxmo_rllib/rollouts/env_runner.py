@@ -3,10 +3,11 @@
     assignments -> [episode coroutine] * (groups x group size), at most `max_concurrent_episodes` at a time
                      say(observation) -> prompt ids -> agent (engines) -> response ids
                      text -> env.step -> Turn ... until it ends
-                -> Group (one object reference each)
+                -> Group
 
 A finished episode frees its environment at once; a slow one holds nobody up. A broken environment ends its own episode
-with status ERROR; its group is dropped from training and counted, and the others go on.
+with status ERROR; its group is dropped from training and counted, and the others go on. A group that an engine failed
+is not played to its end: the caller repairs the engine and has it played again.
 """
 
 from __future__ import annotations
@@ -15,12 +16,11 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
-import ray
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
 from ray.rllib.env.env_runner import EnvRunner
@@ -31,7 +31,7 @@ from env_wrappers.panels import Panel
 from proxmo_rllib.rollouts.agents import Agent, CompletionClient, EnginePolicyAgent, ScriptedAgent, ScriptFactory
 from proxmo_rllib.rollouts.conversation import ChatFormat
 from proxmo_rllib.rollouts.environments import EnvPool, chat_format, make_text_env
-from proxmo_rllib.rollouts.play import play_groups
+from proxmo_rllib.rollouts.play import PlayResult, play_groups
 from proxmo_rllib.rollouts.sampling_metrics import log_groups
 from proxmo_rllib.types import Assignment, Group, SamplingParams, Status
 
@@ -43,8 +43,8 @@ class SampleResult:
     """What one call of `sample` played."""
 
     group_ids: tuple[str, ...]  # all groups played, the dropped ones included
-    groups: tuple[Any, ...]  # one object reference a whole group
-    num_tokens: tuple[int, ...]  # tokens of each of them
+    lost: Mapping[str, str]  # see `PlayResult`
+    groups: tuple[Group, ...]  # those without a failed episode
     errors: tuple[str, ...]  # what broke, one entry a failed episode
     records: tuple[Group, ...]  # the first groups themselves, for the record
 
@@ -69,7 +69,7 @@ class TextEnvRunner(EnvRunner, Checkpointable):
     def make_env(self) -> None:
         """Makes one environment, to fail early and to answer questions; more are made when episodes need them."""
         self._pool = EnvPool(lambda: make_text_env(self.config), self.config.max_concurrent_episodes)
-        self.env = self._pool.probe()
+        self.env = self._pool.probe
 
     @override(EnvRunner)
     def make_module(self) -> None:
@@ -87,24 +87,28 @@ class TextEnvRunner(EnvRunner, Checkpointable):
         return self._chat
 
     @override(EnvRunner)
-    def sample(self, *, assignments: Sequence[Assignment] = (), **kwargs: Any) -> SampleResult:
-        """Plays the assignments with the policy and logs what happened.
+    def sample(
+        self, *, assignments: Sequence[Assignment] = (), script: ScriptFactory | None = None, **kwargs: Any
+    ) -> SampleResult:
+        """Plays the assignments and logs what happened.
 
         Args:
             assignments: the groups to play.
+            script: plays instead of the policy, if given.
             **kwargs: ignored; RLlib passes settings for step-wise environments.
         """
         started = time.perf_counter()
-        played = self._run(assignments, self._policy_agent(self.config.temperature))
+        result = self._run(assignments, self._agent(self.config.temperature, script))
+        played = result.groups
         whole = [group for group in played if all(e.status is not Status.ERROR for e in group.episodes)]
         errors = tuple(e.error or "" for group in played for e in group.episodes if e.status is Status.ERROR)
         log_groups(self.metrics, played, seconds=time.perf_counter() - started)
         return SampleResult(
-            group_ids=tuple(group.group_id for group in played),
-            groups=tuple(ray.put(group) for group in whole),
-            num_tokens=tuple(group.num_tokens for group in whole),
+            group_ids=result.group_ids,
+            lost=result.lost,
+            groups=tuple(whole),
             errors=errors,
-            records=tuple(played[: self.config.record_groups]),
+            records=played[: self.config.record_groups],
         )
 
     def play(
@@ -114,7 +118,7 @@ class TextEnvRunner(EnvRunner, Checkpointable):
         temperature: float = 0.0,
         script: ScriptFactory | None = None,
         panel: Panel | None = None,
-    ) -> list[Group]:
+    ) -> PlayResult:
         """Plays assignments outside training: evaluation, or a scripted agent for imitation and baselines.
 
         Args:
@@ -123,8 +127,9 @@ class TextEnvRunner(EnvRunner, Checkpointable):
             script: plays instead of the policy, if given.
             panel: the assignments are tasks of its environment, which may be set up differently from training's.
         """
-        agent = self._policy_agent(temperature) if script is None else self._scripted_agent(script)
-        return self._run(assignments, agent, None if panel is None else self._panel_pool(panel))
+        return self._run(
+            assignments, self._agent(temperature, script), None if panel is None else self._panel_pool(panel)
+        )
 
     def _panel_pool(self, panel: Panel) -> EnvPool:
         if panel.digest not in self._panel_pools:
@@ -133,6 +138,9 @@ class TextEnvRunner(EnvRunner, Checkpointable):
                 self.config.max_concurrent_episodes,
             )
         return self._panel_pools[panel.digest]
+
+    def _agent(self, temperature: float, script: ScriptFactory | None) -> Callable[[Assignment, int], Agent]:
+        return self._policy_agent(temperature) if script is None else self._scripted_agent(script)
 
     def _policy_agent(self, temperature: float) -> Callable[[Assignment, int], Agent]:
         client = self._client
@@ -168,7 +176,7 @@ class TextEnvRunner(EnvRunner, Checkpointable):
         assignments: Sequence[Assignment],
         agent: Callable[[Assignment, int], Agent],
         pool: EnvPool | None = None,
-    ) -> list[Group]:
+    ) -> PlayResult:
         assert self._pool is not None, "the environment runner has been stopped"
         # A coroutine, not a method of its own: Ray would take a class with one for an asynchronous actor.
         return asyncio.run(

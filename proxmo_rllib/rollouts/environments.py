@@ -12,8 +12,15 @@ import gymnasium
 
 import env_wrappers  # noqa: F401 (registers its environments with Gymnasium)
 from env_wrappers.prompting import wrap
-from proxmo_rllib.policies.loading import load_tokenizer
+from proxmo_rllib.policies.loading import load_tokenizer, max_positions
 from proxmo_rllib.rollouts.conversation import ChatFormat, Conversation
+
+_MAX_THREADS = 64
+#: What an environment's info must say, since nothing else does: a reward may be shaped, an end may be a failure.
+SUCCESS_MISSING = (
+    "its info has no key 'success'. Put it into the info of reset and of every step: False until the task is solved, "
+    "then True"
+)
 
 
 def make_text_env(config: Any, env: Any = None, env_config: Mapping[str, Any] | None = None) -> gymnasium.Env[str, str]:
@@ -45,7 +52,13 @@ def make_bare_env(env: Any, env_config: dict[str, Any]) -> gymnasium.Env[str, st
         ValueError: there is no such environment, or it does not accept its settings.
     """
     if callable(env):
-        return env(**env_config) if isinstance(env, type) else env(env_config)
+        try:
+            return env(**env_config) if isinstance(env, type) else env(env_config)
+        except TypeError as error:
+            how = "its keyword arguments" if isinstance(env, type) else "one dictionary"
+            raise ValueError(
+                f"env_config={env_config!r}: {env.__name__} does not accept it as {how}: {error}"
+            ) from error
     from ray.tune.registry import ENV_CREATOR, _global_registry
 
     if _global_registry.contains(ENV_CREATOR, env):
@@ -54,11 +67,12 @@ def make_bare_env(env: Any, env_config: dict[str, Any]) -> gymnasium.Env[str, st
         return made
     try:
         return gymnasium.make(env, disable_env_checker=True, **env_config)
-    except gymnasium.error.Error as error:
+    except (gymnasium.error.Error, ModuleNotFoundError) as error:
         known = sorted(name for name in gymnasium.registry if name.startswith("env_wrappers/"))
         raise ValueError(
-            f"env={env!r}: {error} Registered text environments: {', '.join(known)}. Register your own with "
-            "gymnasium.register or ray.tune.register_env, or pass its class."
+            f"env={env!r}: {error} Registered text environments: {', '.join(known)}. Pass your own as a class, "
+            "register it with ray.tune.register_env, or name it 'module:Name-v0' where importing the module registers "
+            "it."
         ) from error
     except TypeError as error:
         raise ValueError(f"env_config={env_config!r}: {env} does not accept it: {error}") from error
@@ -94,12 +108,25 @@ def check_first_prompt(config: Any) -> list[int]:
         ValueError: the environment, the split, the chat template or the context length is wrong; says which.
     """
     chat = chat_format(config)
+    positions = max_positions(config.pretrained)
+    if positions is not None and config.max_model_len > positions:
+        raise ValueError(
+            f"max_model_len={config.max_model_len}: {config.pretrained} has only {positions} positions; lower "
+            "max_model_len, or take a model with a longer context."
+        )
     env = make_text_env(config)
     try:
         task = split_tasks(env, config)[0]
-        message, _ = env.reset(seed=0, options={"task": task} if task else None)
+        message, info = env.reset(seed=0, options={"task": task} if task else None)
     finally:
         env.close()
+    if not isinstance(info["anchor"], str):
+        raise ValueError(
+            f"env={config.env!r}: reset returned an observation of type {type(info['anchor']).__name__}; an agent that "
+            "reads needs a str. Wrap the environment in one that says its observations in words."
+        )
+    if "success" not in info:
+        raise ValueError(f"env={config.env!r}: {SUCCESS_MISSING}.")
     conversation = Conversation(chat, append=True)
     conversation.say(message)
     room = config.max_model_len - config.max_response_tokens
@@ -112,34 +139,11 @@ def check_first_prompt(config: Any) -> list[int]:
     return conversation.token_ids
 
 
-class Lease:
-    """An environment that one episode has to itself.
-
-    A blocking environment is called in a thread, so that the others go on; one that says that it is not thread-safe, or
-    that it never blocks (`metadata`), is called directly.
-    """
-
-    def __init__(self, make: Callable[[], gymnasium.Env[str, str]], env: Any, threads: ThreadPoolExecutor) -> None:
-        self.env: gymnasium.Env[str, str] = env
-        self._make = make
-        metadata = env.unwrapped.metadata
-        self._threads = threads if metadata.get("blocking", True) and metadata.get("thread_safe", True) else None
-
-    def replace(self) -> None:
-        """A new environment in place of a broken one."""
-        with contextlib.suppress(Exception):  # it is broken already; what counts is the new one
-            self.env.close()
-        self.env = self._make()
-
-    async def call(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Calls a method of the environment."""
-        if self._threads is None:
-            return method(*args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: method(*args, **kwargs))
-
-
 class EnvPool:
     """Lends environments to episodes; makes them when needed, up to a limit, and uses them again.
+
+    A blocking environment is made and called in threads, so that the other episodes go on. One that says that it never
+    blocks, or that it is not thread-safe (`metadata`), is made and called directly.
 
     Args:
         make: makes one environment.
@@ -149,33 +153,92 @@ class EnvPool:
     def __init__(self, make: Callable[[], gymnasium.Env[str, str]], limit: int) -> None:
         self._make = make
         self._limit = limit
-        self._free: list[gymnasium.Env[str, str]] = []
-        self._probe: gymnasium.Env[str, str] | None = None
-        self._threads = ThreadPoolExecutor(max_workers=min(limit, 64), thread_name_prefix="env")
+        #: One environment for questions about spaces and tasks; it is lent to episodes too.
+        self.probe = make()
+        self._free = [self.probe]
+        metadata: Mapping[str, Any] = self.probe.unwrapped.metadata
+        in_threads = metadata.get("blocking", True) and metadata.get("thread_safe", True)
+        self._threads = ThreadPoolExecutor(min(limit, _MAX_THREADS), "env") if in_threads else None
         self._gate: tuple[asyncio.AbstractEventLoop, asyncio.Semaphore] | None = None
-
-    def probe(self) -> gymnasium.Env[str, str]:
-        """One environment for questions about spaces and tasks; it is lent to episodes too."""
-        if self._probe is None:
-            self._probe = self._make()
-            self._free.append(self._probe)
-        return self._probe
 
     @contextlib.asynccontextmanager
     async def lease(self) -> AsyncIterator[Lease]:
-        """Waits for a free environment."""
+        """Waits until one more environment may be used."""
         loop = asyncio.get_running_loop()
         if self._gate is None or self._gate[0] is not loop:
             self._gate = (loop, asyncio.Semaphore(self._limit))
         async with self._gate[1]:
-            env = self._free.pop() if self._free else self._make()
-            lease = Lease(self._make, env, self._threads)
-            yield lease
-            self._free.append(lease.env)
+            lease = Lease(self)
+            try:
+                yield lease
+            except BaseException:
+                # Cancelled in the middle of a call, perhaps: nobody knows what state it is in.
+                lease.discard()
+                raise
+            finally:
+                if lease.env is not None:
+                    self._free.append(lease.env)
+
+    async def take(self) -> gymnasium.Env[str, str]:
+        """A free environment, or a new one. Raises whatever its constructor raises."""
+        if self._free:
+            return self._free.pop()
+        made: gymnasium.Env[str, str] = await self.run(self._make)
+        return made
+
+    async def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Calls a function of an environment without holding up the other episodes, where that can be."""
+        if self._threads is None:
+            return function(*args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: function(*args, **kwargs))
+
+    def throw_away(self, env: gymnasium.Env[str, str]) -> None:
+        """Closes a broken environment; nobody waits for it or hears whether it worked."""
+        if self._threads is None:
+            _close_quietly(env)
+        else:
+            self._threads.submit(_close_quietly, env)
 
     def close(self) -> None:
         """Closes the free environments."""
         for env in self._free:
             env.close()
         self._free.clear()
-        self._threads.shutdown(wait=False)
+        if self._threads is not None:
+            self._threads.shutdown(wait=False)
+
+
+class Lease:
+    """The environment that one episode has to itself.
+
+    Attributes:
+        env: None before the first `reset`, and after `discard`.
+    """
+
+    def __init__(self, pool: EnvPool) -> None:
+        self._pool = pool
+        self.env: gymnasium.Env[str, str] | None = None
+
+    async def reset(self, *, seed: int, options: dict[str, Any] | None) -> tuple[str, dict[str, Any]]:
+        """As the environment's; gets it first if need be."""
+        if self.env is None:
+            self.env = await self._pool.take()
+        result: tuple[str, dict[str, Any]] = await self._pool.run(self.env.reset, seed=seed, options=options)
+        return result
+
+    async def step(self, response: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """As the environment's."""
+        assert self.env is not None, "reset comes first"
+        result: tuple[str, float, bool, bool, dict[str, Any]] = await self._pool.run(self.env.step, response)
+        return result
+
+    def discard(self) -> None:
+        """The environment is broken: the next episode gets another."""
+        if self.env is not None:
+            self._pool.throw_away(self.env)
+            self.env = None
+
+
+def _close_quietly(env: gymnasium.Env[str, str]) -> None:
+    with contextlib.suppress(Exception):  # it is broken already
+        env.close()

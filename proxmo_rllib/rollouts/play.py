@@ -4,19 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from proxmo_rllib.rollouts.agents import Agent
 from proxmo_rllib.rollouts.conversation import ChatFormat, Conversation
-from proxmo_rllib.rollouts.environments import EnvPool, Lease
-from proxmo_rllib.types import Assignment, Episode, Group, Status, Turn
+from proxmo_rllib.rollouts.environments import SUCCESS_MISSING, EnvPool, Lease
+from proxmo_rllib.types import Assignment, Completion, Episode, Group, Status, Turn
 
 logger = logging.getLogger(__name__)
 
 
 class EnvironmentFailure(Exception):
-    """The environment raised; carries what it was doing."""
+    """The environment raised, or broke its contract; carries what it was doing."""
+
+
+class AgentFailure(Exception):
+    """The agent could not answer: the engine is dead or stale, or a script raised."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlayResult:
+    """What became of the assignments.
+
+    Attributes:
+        groups: those whose episodes all ended, be it with status ERROR.
+        lost: what kept the agent from answering, by the id of each group that did not end for it.
+    """
+
+    groups: tuple[Group, ...]
+    lost: Mapping[str, str]
+
+    @property
+    def group_ids(self) -> tuple[str, ...]:
+        """Ids of `groups`."""
+        return tuple(group.group_id for group in self.groups)
 
 
 async def play_groups(
@@ -25,7 +49,7 @@ async def play_groups(
     make_agent: Callable[[Assignment, int], Agent],
     chat: ChatFormat,
     **limits: Any,
-) -> list[Group]:
+) -> PlayResult:
     """Plays all episodes of all groups at once, as many as the pool has environments.
 
     Args:
@@ -40,11 +64,20 @@ async def play_groups(
         async with pool.lease() as lease:
             return await play_episode(lease, make_agent(assignment, index), chat, assignment, index, **limits)
 
-    async def group(assignment: Assignment) -> Group:
-        episodes = await asyncio.gather(*(episode(assignment, index) for index in range(assignment.size)))
-        return Group(assignment.group_id, assignment.task, tuple(episodes))
+    async def group(assignment: Assignment) -> Group | AgentFailure:
+        episodes = [asyncio.ensure_future(episode(assignment, index)) for index in range(assignment.size)]
+        try:
+            return Group(assignment.group_id, assignment.task, tuple(await asyncio.gather(*episodes)))
+        except AgentFailure as failure:
+            # Without this one the others are of no use.
+            for task in episodes:
+                task.cancel()
+            await asyncio.gather(*episodes, return_exceptions=True)
+            return failure
 
-    return list(await asyncio.gather(*(group(assignment) for assignment in assignments)))
+    outcomes = await asyncio.gather(*(group(assignment) for assignment in assignments))
+    lost = {a.group_id: str(o) for a, o in zip(assignments, outcomes, strict=True) if isinstance(o, AgentFailure)}
+    return PlayResult(tuple(outcome for outcome in outcomes if isinstance(outcome, Group)), lost)
 
 
 async def play_episode(
@@ -60,7 +93,7 @@ async def play_episode(
 ) -> Episode:
     """Plays one episode to its end.
 
-    An environment that raises ends this episode with status ERROR and is replaced; engine failures are the caller's.
+    An environment that raises ends this episode with status ERROR and is replaced.
 
     Args:
         lease: the environment.
@@ -71,6 +104,9 @@ async def play_episode(
         append: whether the conversation is append-only.
         max_turns: turns after which it is truncated.
         max_prompt_tokens: a longer prompt ends the episode as truncated; at the first turn it is an error.
+
+    Raises:
+        AgentFailure: the agent could not answer.
     """
     turns: list[Turn] = []
     info: dict[str, Any] = {}
@@ -81,7 +117,7 @@ async def play_episode(
         logger.warning("Task %r: %s", assignment.task, failure, exc_info=failure.__cause__)
         status, error = Status.ERROR, f"task {assignment.task!r}: {failure}"
         if failure.__cause__ is not None:
-            lease.replace()
+            lease.discard()
     score = info.get("score")
     return Episode(
         episode_id=f"{assignment.group_id}-{index}",
@@ -109,7 +145,7 @@ async def _play(
 ) -> Status:
     conversation = Conversation(chat, append=append)
     options = {"task": assignment.task} if assignment.task else None
-    message, info = await _call(lease, "reset", seed=assignment.seed, options=options)
+    message, info = await _call(lease.reset, seed=assignment.seed, options=options)
     last_info.update(info)
     while True:
         context_ids, appended = conversation.say(message)
@@ -121,11 +157,13 @@ async def _play(
                 f"{max_prompt_tokens} (max_model_len - max_response_tokens); raise max_model_len or shorten the prompt"
             )
         anchor = str(info["anchor"])
-        completion = await agent.respond(conversation.token_ids, anchor, info)
+        completion = await _answer(agent, conversation.token_ids, anchor, info)
         conversation.reply(completion.token_ids)
         response = chat.decode_response(completion.token_ids)
-        message, reward, terminated, truncated, info = await _call(lease, "step", response)
+        message, reward, terminated, truncated, info = await _call(lease.step, response)
         last_info.update(info)
+        if not math.isfinite(reward):
+            raise EnvironmentFailure(f"the environment's step gave the reward {reward}")
         turns.append(
             Turn(
                 context_ids=context_ids,
@@ -138,16 +176,28 @@ async def _play(
                 action=str(info["action"]),
                 action_valid=bool(info["action_valid"]),
                 reward=float(reward),
+                demonstration=completion.demonstration,
             )
         )
         if terminated or truncated or len(turns) >= max_turns:
-            if info.get("success"):
+            if "success" not in info:
+                raise EnvironmentFailure(SUCCESS_MISSING)
+            if info["success"]:
                 return Status.SUCCESS
             return Status.FAILURE if terminated else Status.TRUNCATED
 
 
-async def _call(lease: Lease, method: str, *args: Any, **kwargs: Any) -> Any:
+async def _answer(agent: Agent, prompt_ids: list[int], observation: str, info: dict[str, Any]) -> Completion:
     try:
-        return await lease.call(getattr(lease.env, method), *args, **kwargs)
+        return await agent.respond(prompt_ids, observation, info)
     except Exception as error:
-        raise EnvironmentFailure(f"the environment's {method} raised {type(error).__name__}: {error}") from error
+        raise AgentFailure(f"{type(error).__name__}: {error}") from error
+
+
+async def _call(method: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
+    try:
+        return await method(*args, **kwargs)
+    except Exception as error:
+        raise EnvironmentFailure(
+            f"the environment's {method.__name__} raised {type(error).__name__}: {error}"
+        ) from error
