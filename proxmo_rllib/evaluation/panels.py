@@ -90,7 +90,7 @@ def summarise(panel: Panel, groups: Sequence[Group], seconds: float) -> PanelRes
         first = next((episode.error for episode in everything if episode.error), "no environment runner answered")
         raise RuntimeError(f"No episode of panel {panel.name!r} could be played; the first error: {first}")
     turns = [turn for episode in episodes for turn in episode.turns]
-    kinds = sorted({episode.task_type for episode in episodes})
+    kinds = sorted({episode.task_type for episode in episodes if episode.task_type})
     return PanelResult(
         panel=f"{panel.name}@{panel.digest[:12]}",
         overall=_rate(episodes),

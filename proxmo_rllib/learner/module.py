@@ -32,6 +32,9 @@ class CausalLMModule(TorchRLModule):
         self.lm = load_causal_lm(settings["pretrained"])
         if settings["gradient_checkpointing"]:
             self.lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            # Without dropout, training mode means nothing else; outside of it transformers checkpoints nothing.
+            _remove_dropout(self.lm)
+            self.lm.train()
         self.reference = None
         if settings["with_reference"]:
             self.reference = load_causal_lm(settings["pretrained"]).requires_grad_(False).eval()
@@ -109,6 +112,15 @@ class CausalLMModule(TorchRLModule):
     def set_state(self, state: dict[str, Any]) -> None:
         if state:
             self.lm.load_state_dict(state)
+
+
+def _remove_dropout(lm: torch.nn.Module) -> None:
+    """Two passes over the same tokens must agree: the surrogate compares them."""
+    for module in lm.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0  # type: ignore[assignment]
 
 
 def _token_statistics(

@@ -1,0 +1,340 @@
+"""The gradient is that of the textbook, whatever the batching; what is not finite changes nothing; state comes back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from proxmo_rllib import ProxMOConfig
+from proxmo_rllib.advantages import estimate_advantages
+from proxmo_rllib.learner.advantages_connector import turn_table
+from proxmo_rllib.types import Episode, Group
+
+
+def whole_contexts(episode: Episode) -> list[np.ndarray]:
+    """The prompt of every turn as the engine saw it."""
+    prompts: list[np.ndarray] = []
+    so_far = np.zeros(0, np.int64)
+    for turn in episode.turns:
+        so_far = np.concatenate([so_far, turn.context_ids]) if turn.appended else turn.context_ids.astype(np.int64)
+        prompts.append(so_far)
+        so_far = np.concatenate([so_far, turn.response_ids])
+    return prompts
+
+
+def plain_loss(lm: Any, reference: Any, groups: list[Group], config: ProxMOConfig) -> torch.Tensor:
+    """Turn by turn, with all logits of all tokens: slow, and nothing to get wrong."""
+    episodes = [episode for group in groups for episode in group.episodes]
+    settings = config.estimator_settings()
+    advantages = iter(estimate_advantages(turn_table(episodes), config.advantage_estimator, **settings).total)
+    total, tokens = torch.zeros(()), 0
+    for episode in episodes:
+        for turn, prompt in zip(episode.turns, whole_contexts(episode), strict=True):
+            advantage = float(next(advantages))
+            ids = torch.from_numpy(np.concatenate([prompt, turn.response_ids])).long()[None]
+            answers = slice(len(prompt) - 1, -1)
+            log_p = (lm(ids).logits[0, answers] / config.temperature).log_softmax(-1)
+            chosen = log_p.gather(1, ids[0, len(prompt) :, None])[:, 0]
+            behaviour = torch.from_numpy(turn.logprobs)
+            old, importance = behaviour, torch.ones_like(behaviour)
+            if config.old_logprobs == "learner":
+                old = chosen.detach()
+                importance = (old - behaviour).exp().clamp(max=2.0)
+            ratio = (chosen - old).exp()
+            clipped = ratio.clamp(1 - config.clip_low, 1 + config.clip_high)
+            loss = -(torch.minimum(ratio * advantage, clipped * advantage) * importance).sum()
+            loss = loss - config.entropy_coef * -(log_p.exp() * log_p).sum()
+            if config.kl_coef:
+                with torch.no_grad():
+                    ref = (reference(ids).logits[0, answers] / config.temperature).log_softmax(-1)
+                difference = ref.gather(1, ids[0, len(prompt) :, None])[:, 0] - chosen
+                loss = loss + config.kl_coef * (difference.exp() - 1 - difference).sum()
+            total, tokens = total + loss, tokens + len(turn.response_ids)
+    return total / tokens
+
+
+def plain_gradients(learner: Any, groups: list[Group], config: ProxMOConfig) -> tuple[float, dict[str, torch.Tensor]]:
+    from proxmo_rllib.policies.loading import load_causal_lm
+
+    lm, reference = load_causal_lm(config.pretrained), load_causal_lm(config.pretrained)
+    lm.load_state_dict(learner.policy.lm.state_dict())
+    loss = plain_loss(lm, reference, groups, config)
+    loss.backward()
+    return float(loss.detach()), {name: p.grad for name, p in lm.named_parameters() if p.grad is not None}
+
+
+def assert_equal_gradients(given: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert given.keys() == expected.keys()
+    scale = max(float(gradient.abs().max()) for gradient in expected.values())
+    assert scale > 1e-4  # there is something to compare
+    for name, gradient in expected.items():
+        torch.testing.assert_close(given[name], gradient, rtol=1e-3, atol=1e-5 * scale, msg=name)
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "temperature": {"temperature": 0.6},
+    "penalties": {"kl_coef": 0.3, "entropy_coef": 0.1},
+    "tight clip": {"clip_low": 0.02, "clip_high": 0.1},
+    "old from the learner": {"old_logprobs": "learner"},
+    "another estimator": {"advantage_estimator": "grpo"},
+}
+
+
+@pytest.mark.parametrize("append", [True, False], ids=["append", "window"])
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_the_gradient_is_that_of_a_plain_implementation(
+    config: ProxMOConfig, tools: Any, settings: dict[str, Any], append: bool
+):
+    settings = dict(settings)
+    if "temperature" in settings:
+        config.inference(temperature=settings.pop("temperature"))
+    config.training(max_tokens_per_microbatch=40, **settings)
+    learner = tools.build(config)
+    tools.perturb(learner)
+    groups = tools.groups(2, 3, append=append)
+    loss, expected = plain_gradients(learner, groups, config)
+    logged = tools.update(learner, groups)
+    assert_equal_gradients(tools.gradients(learner), expected)
+    assert logged["total_loss"] == pytest.approx(loss, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("max_tokens", [1, 64, 100_000])
+def test_the_gradient_does_not_depend_on_the_micro_batches(config: ProxMOConfig, tools: Any, max_tokens: int):
+    config.training(kl_coef=0.1, entropy_coef=0.05, old_logprobs="learner")
+    groups = tools.groups(3, 3)
+    learners = {}
+    for budget in (200, max_tokens):
+        config.training(max_tokens_per_microbatch=budget)
+        learners[budget] = tools.build(config)
+        tools.perturb(learners[budget])
+        logged = tools.update(learners[budget], groups)
+        if budget == 1:
+            assert logged["num_micro_batches"] == 9
+    assert_equal_gradients(tools.gradients(learners[max_tokens]), tools.gradients(learners[200]))
+
+
+def test_only_response_tokens_count(config: ProxMOConfig, tools: Any):
+    """With the head's rows untied from the inputs, only those of predicted positions would move; so ask the loss."""
+    groups = tools.groups(2, 3)
+    learner = tools.build(config)
+    tools.perturb(learner)
+    tools.update(learner, groups)
+    tokens = sum(episode.num_response_tokens for group in groups for episode in group.episodes)
+    seen = []
+
+    class Spy:
+        def __init__(self, loss: Any) -> None:
+            self.loss = loss
+
+        def __call__(self, batch: Any, outputs: Any) -> Any:
+            seen.append(len(outputs["logprobs"]))
+            return self.loss(batch, outputs)
+
+    learner.token_loss = Spy(learner.token_loss)
+    tools.update(learner, groups)
+    assert sum(seen) == tokens
+
+
+def test_a_group_without_differences_moves_nothing(config: ProxMOConfig, tools: Any):
+    """Equal episodes have no advantage; with no penalty there is no gradient."""
+    config.training(advantage_estimator="grpo")
+    (group,) = tools.groups(1, 1)
+    episodes = [dataclasses.replace(group.episodes[0], episode_id=f"g0-{index}") for index in range(3)]
+    groups = [Group("g0", "task-0", tuple(episodes))]
+    learner = tools.build(config)
+    tools.update(learner, groups)
+    assert max(float(gradient.abs().max()) for gradient in tools.gradients(learner).values()) == 0.0
+
+
+def test_the_kl_to_the_frozen_reference_is_zero_at_the_start_and_grows(config: ProxMOConfig, tools: Any):
+    config.training(kl_coef=0.1, lr=1e-2)
+    learner = tools.build(config)
+    reference = {name: p.clone() for name, p in learner.policy.reference.named_parameters()}
+    groups = tools.groups(2, 3)
+    first = tools.update(learner, groups)
+    second = tools.update(learner, groups)
+    assert first["kl_to_reference"] == pytest.approx(0.0, abs=1e-7)
+    assert second["kl_to_reference"] > 1e-5
+    for name, parameter in learner.policy.reference.named_parameters():
+        assert torch.equal(parameter, reference[name])
+        assert not parameter.requires_grad
+
+
+def test_no_reference_is_loaded_without_a_penalty(config: ProxMOConfig, tools: Any):
+    assert tools.build(config).policy.reference is None
+
+
+def test_minibatches_are_optimizer_steps_over_all_sequences(config: ProxMOConfig, tools: Any):
+    config.training(num_minibatches=3)
+    learner = tools.build(config)
+    rows = []
+    step = learner._update
+
+    def spy(batch: Any, **kwargs: Any) -> Any:
+        rows.append(sorted(tuple(row.tolist()) for row in batch["default_policy"]["token_ids"]))
+        return step(batch, **kwargs)
+
+    learner._update = spy
+    groups = tools.groups(2, 3)
+    logged = tools.update(learner, groups, num_epochs=2)
+    assert learner.policy_version == len(rows) == logged["policy_version"] == 6
+    first, second = [row for step in rows[:3] for row in step], [row for step in rows[3:] for row in step]
+    strip = lambda epoch: sorted(tuple(t for t in row if t) for row in epoch)  # noqa: E731 (cut to different lengths)
+    assert len(first) == 6
+    assert strip(first) == strip(second)
+    assert rows[:3] != rows[3:]
+
+
+@pytest.mark.parametrize("poison", [float("nan"), -float("inf")])
+def test_a_gradient_that_is_not_finite_leaves_the_weights_alone(config: ProxMOConfig, tools: Any, poison: float):
+    learner = tools.build(config)
+    groups = tools.groups(2, 3)
+    tools.update(learner, groups)
+    before, version = tools.weights(learner), learner.policy_version
+    poisoned = poison_logprobs(groups, poison)
+    logged = tools.update(learner, poisoned)
+    assert logged["num_skipped_steps"] == 1
+    assert learner.policy_version == version
+    for name, weight in tools.weights(learner).items():
+        assert torch.equal(weight, before[name])
+    assert tools.update(learner, groups)["num_skipped_steps"] == 0  # and it goes on
+    assert learner.policy_version == version + 1
+    assert all(bool(weight.isfinite().all()) for weight in tools.weights(learner).values())
+
+
+def test_gradients_that_stay_infinite_fail_the_run(config: ProxMOConfig, tools: Any):
+    learner = tools.build(config)
+    groups = poison_logprobs(tools.groups(2, 3), float("nan"))
+    for _ in range(4):
+        tools.update(learner, groups)
+    with pytest.raises(FloatingPointError, match=r"not finite in 5 optimizer steps.*lr=0.001"):
+        tools.update(learner, groups)
+
+
+def poison_logprobs(groups: list[Group], value: float) -> list[Group]:
+    first, *others = groups
+    turn, *turns = first.episodes[0].turns
+    turn = dataclasses.replace(turn, logprobs=np.full_like(turn.logprobs, value))
+    episode = dataclasses.replace(first.episodes[0], turns=(turn, *turns))
+    return [dataclasses.replace(first, episodes=(episode, *first.episodes[1:])), *others]
+
+
+def test_the_gradient_is_clipped_to_its_norm(config: ProxMOConfig, tools: Any):
+    groups = tools.groups(2, 3)
+    free = tools.build(config)
+    norm = tools.update(free, groups)["gradient_norm"]
+    config.training(grad_clip=norm / 10)
+    clipped = tools.build(config)
+    assert tools.update(clipped, groups)["gradient_norm"] == pytest.approx(norm, rel=1e-4)
+    for name, gradient in tools.gradients(clipped).items():
+        torch.testing.assert_close(gradient, tools.gradients(free)[name] / 10, rtol=1e-3, atol=1e-7)
+
+
+def test_a_learner_comes_back_from_its_state(config: ProxMOConfig, tools: Any):
+    """Weights, optimizer and version: the next step is the one that would have been."""
+    first, second = tools.groups(2, 3, seed=1), tools.groups(2, 3, seed=2)
+    original = tools.build(config)
+    tools.update(original, first)
+    state = original.get_state()
+    copy = tools.build(config)
+    copy.set_state(state)
+    assert copy.policy_version == original.policy_version == 1
+    for learner in (original, copy):
+        tools.update(learner, second)
+    for name, weight in tools.weights(copy).items():
+        torch.testing.assert_close(weight, tools.weights(original)[name], rtol=0, atol=1e-7)
+
+
+def test_the_configured_learning_rate_outlives_a_restore(config: ProxMOConfig, tools: Any):
+    original = tools.build(config)
+    tools.update(original, tools.groups(2, 3))
+    config.training(lr=5e-5)
+    copy = tools.build(config)
+    copy.set_state(original.get_state())
+    (optimizer,) = copy._optimizer_parameters
+    assert [group["lr"] for group in optimizer.param_groups] == [5e-5]
+
+
+def test_bfloat16_is_the_arithmetic_and_not_the_weights(config: ProxMOConfig, tools: Any):
+    groups = tools.groups(2, 3)
+    exact = tools.build(config)
+    config.policy(dtype="bfloat16")
+    rough = tools.build(config)
+    losses = [tools.update(learner, groups)["policy_loss"] for learner in (exact, rough)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05, abs=0.01)
+    assert losses[0] != losses[1]
+    assert all(p.dtype == torch.float32 for p in rough.policy.lm.parameters())
+    assert all(t.dtype == torch.bfloat16 for t in rough.policy.exported_weights().values())
+    assert all(t.dtype == torch.float32 for t in exact.policy.exported_weights().values())
+
+
+def test_gradient_checkpointing_computes_twice_and_changes_nothing(config: ProxMOConfig, tools: Any):
+    groups = tools.groups(2, 3)
+    passes = {}
+    learners = {}
+    for checkpointed in (False, True):
+        config.policy(gradient_checkpointing=checkpointed)
+        learner = learners[checkpointed] = tools.build(config)
+        tools.perturb(learner)
+        calls: list[int] = []
+        learner.policy.lm.model.layers[0].mlp.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+        tools.update(learner, groups)
+        passes[checkpointed] = len(calls)
+    assert passes == {False: 1, True: 2}
+    assert_equal_gradients(tools.gradients(learners[True]), tools.gradients(learners[False]))
+
+
+def test_two_passes_agree_even_if_the_model_has_dropout(config: ProxMOConfig, tools: Any, tmp_path: Path):
+    """The ratio compares policies: dropout would make two passes of one policy differ."""
+    shutil.copytree(config.pretrained, tmp_path / "model")
+    settings = json.loads((tmp_path / "model" / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps(settings | {"attention_dropout": 0.5}))
+    config.policy(pretrained=tmp_path / "model", gradient_checkpointing=True)
+    config.training(old_logprobs="learner")
+    learner = tools.build(config)
+    tools.perturb(learner)
+    logged = tools.update(learner, tools.groups(2, 3))
+    assert logged["approximate_kl_to_old"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_episodes_without_turns_are_left_out(config: ProxMOConfig, tools: Any):
+    learner = tools.build(config)
+    logged = tools.update(learner, tools.groups(2, 3, empty=1))
+    assert logged["num_sequences"] == 5
+    with pytest.raises(ValueError, match="no turns"):
+        tools.update(learner, tools.groups(1, 3, empty=3))
+
+
+def test_torn_groups_are_refused(config: ProxMOConfig, tools: Any):
+    learner = tools.build(config)
+    whole, torn = tools.groups(2, 3)
+    torn = dataclasses.replace(torn, episodes=torn.episodes[:2])
+    with pytest.raises(ValueError, match=r"whole, with 3 episodes each.*'g1': 2"):
+        tools.update(learner, [whole, torn])
+
+
+def test_groups_of_several_tasks_are_refused(config: ProxMOConfig, tools: Any):
+    learner = tools.build(config)
+    (group,) = tools.groups(1, 3)
+    mixed = (*group.episodes[:2], dataclasses.replace(group.episodes[2], task="another"))
+    with pytest.raises(ValueError, match=r"'g0' mixes the tasks 'task-0' and 'another'"):
+        tools.update(learner, [dataclasses.replace(group, episodes=mixed)])
+
+
+def test_a_score_is_what_the_training_pass_computes(config: ProxMOConfig, tools: Any):
+    """The figures that are compared with the engines' after a transfer are those of the model that is trained."""
+    learner = tools.build(config)
+    tools.perturb(learner)
+    ids = list(range(5, 25))
+    scores = learner.policy.score(ids, 8)
+    with torch.no_grad():
+        log_p = learner.policy.lm(torch.tensor([ids])).logits[0, 7:-1].log_softmax(-1)
+    torch.testing.assert_close(scores, log_p.gather(1, torch.tensor(ids[8:])[:, None])[:, 0])
