@@ -45,12 +45,13 @@ def prepare_environment(environment: MutableMapping[str, str], home: Path, addre
     find_token(environment, home)
 
 
-def start_ray(address: str | None, num_cpus: float) -> str:
+def start_ray(address: str | None, num_cpus: float, log_to_driver: bool = True) -> str:
     """Connects to the cluster that is there, or starts one on this machine.
 
     Args:
         address: of a cluster that answers (`check_address`); None for RAY_ADDRESS, or a cluster of one's own.
         num_cpus: what the run reserves. Ray's CPUs are bookkeeping, so a small machine may offer more than it has.
+        log_to_driver: whether the other processes' output comes out of this one.
 
     Returns:
         Where it runs, in words.
@@ -67,12 +68,13 @@ def start_ray(address: str | None, num_cpus: float) -> str:
             num_cpus=max(cores, -int(-num_cpus // 1)),
             include_dashboard=False,
             logging_level=logging.WARNING,
+            log_to_driver=log_to_driver,
             # A cluster that someone else runs on this machine is not ours to join.
             address="local",
         )
         return "this machine"
     try:
-        ray.init(address=address, logging_level=logging.WARNING)
+        ray.init(address=address, logging_level=logging.WARNING, log_to_driver=log_to_driver)
     except (ConnectionError, RuntimeError, ValueError) as error:
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConnectionError(_no_cluster(address, first)) from error

@@ -156,7 +156,7 @@ def parse_value(key: str, text: str, present: Any) -> Any:
     return _literal(text)
 
 
-def _number(key: str, text: str, present: float) -> float:
+def _number(key: str, text: str, present: Any) -> float:
     try:
         number = float(text)
     except ValueError:

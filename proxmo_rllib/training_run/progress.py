@@ -28,7 +28,7 @@ def flatten(result: Mapping[str, Any], prefix: str = "") -> dict[str, float | No
             continue
         if isinstance(value, Mapping):
             flat |= flatten(value, f"{prefix}{key}/")
-        elif isinstance(value, Real) and not isinstance(value, bool):
+        elif not isinstance(value, bool) and isinstance(value, Real):
             flat[f"{prefix}{key}"] = float(value) if math.isfinite(value) else None
     return flat
 

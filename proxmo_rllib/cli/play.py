@@ -1,0 +1,218 @@
+"""`proxmo play`: play a task in the terminal, or watch an agent play it.
+
+    proxmo play env_wrappers/ALFWorld-v0
+    proxmo play tuned_examples/quickstart.py --split valid_unseen
+    proxmo play tuned_examples/quickstart.py --agent runs/quickstart-20260102-030405
+    proxmo play env_wrappers/ALFWorld-v0 --task generated/valid_unseen/000003 --agent expert
+
+The tab key completes actions, an empty line lists them, `quit` ends. No Ray is started; a policy runs in this process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.columns import Columns
+from rich.console import Console
+from rich.markup import escape
+
+from proxmo_rllib.cli.session import prepare_environment
+from proxmo_rllib.cli.settings import ExampleError, apply_settings, load_example, split_settings
+
+if TYPE_CHECKING:
+    from proxmo_rllib.config import ProxMOConfig
+    from proxmo_rllib.evaluation.players import Player
+    from proxmo_rllib.types import Turn
+
+QUIT = ("quit", "exit")
+
+
+class Quit(Exception):
+    """The person has had enough."""
+
+
+class HumanPlayer:
+    """Asks the person at the terminal.
+
+    Args:
+        console: to write to.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._admissible: list[str] = []
+        self._greeted = False
+
+    def respond(self, message: str, info: Mapping[str, Any]) -> str:
+        self._admissible = list(info.get("admissible_actions", ()))
+        self._console.print(info["anchor"], markup=False, highlight=False)
+        if not self._greeted:
+            hint = "tab completes an action, an empty line lists them all, `quit` ends"
+            self._console.print(hint if self._admissible else "`quit` ends", style="dim")
+            self._greeted = True
+        while True:
+            with completing(self._admissible):
+                try:
+                    typed = input("> ").strip()
+                except EOFError:
+                    raise Quit from None
+            if typed in QUIT:
+                raise Quit
+            if typed:
+                return typed
+            self._console.print(Columns(map(escape, self._admissible), padding=(0, 3)), style="cyan")
+
+
+@contextlib.contextmanager
+def completing(choices: Sequence[str]) -> Any:
+    """Lets the tab key complete whole lines from the choices, where the terminal can."""
+    try:
+        import readline
+    except ImportError:  # Python without it: typing works all the same
+        yield
+        return
+    old = (readline.get_completer(), readline.get_completer_delims())
+
+    def complete(text: str, state: int) -> str | None:
+        fitting = [choice for choice in choices if choice.startswith(text)]
+        return fitting[state] if state < len(fitting) else None
+
+    readline.set_completer(complete)
+    readline.set_completer_delims("")  # an action is several words
+    readline.parse_and_bind("tab: complete")
+    try:
+        yield
+    finally:
+        readline.set_completer(old[0])
+        readline.set_completer_delims(old[1])
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Read and check the command line; exits with a message as argparse does."""
+    parser = argparse.ArgumentParser(prog="proxmo play", description="Play a task, or watch an agent play it.")
+    parser.add_argument("env", metavar="ENV_ID|FILE.py", help="a Gymnasium id, or a tuned example")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="what to change in the config")
+    parser.add_argument("--task", metavar="ID", help="the task (default: one at random)")
+    parser.add_argument("--split", default="train", help="where a random task comes from (default: train)")
+    parser.add_argument("--agent", metavar="expert|random|CHECKPOINT", help="watch it play")
+    parser.add_argument("--temperature", type=float, help="of a policy; 0 is greedy (default: the panel's)")
+    parser.add_argument("--max-turns", type=int, help="(default: the config's for an agent, none for a person)")
+    parser.add_argument("--seed", type=int, help="of the task's choice and the agent (default: another each time)")
+    arguments = parser.parse_intermixed_args(argv)
+    try:
+        arguments.settings = split_settings(arguments.settings)
+    except ValueError as error:
+        parser.error(str(error))
+    return arguments
+
+
+def main(argv: list[str]) -> int:
+    """Play; see the module's docstring."""
+    arguments = parse(argv)
+    prepare_environment(os.environ, Path.home(), None)
+    console = Console(highlight=False)
+    try:
+        config = _config(arguments)
+        return _play(arguments, config, console)
+    except (ExampleError, ValueError, FileNotFoundError) as error:
+        print(f"proxmo play: {error}", file=sys.stderr)
+        return 1
+    except (Quit, KeyboardInterrupt):
+        console.print("\nleft the task unfinished")
+        return 0
+
+
+def _config(arguments: argparse.Namespace) -> ProxMOConfig:
+    from proxmo_rllib.config import ProxMOConfig
+
+    if arguments.env.endswith(".py"):
+        config = load_example(Path(arguments.env)).config
+    else:
+        config = ProxMOConfig().environment(arguments.env)
+    apply_settings(config, arguments.settings)
+    return config
+
+
+def _play(arguments: argparse.Namespace, config: ProxMOConfig, console: Console) -> int:
+    from proxmo_rllib.evaluation.players import play_task
+    from proxmo_rllib.rollouts.environments import make_text_env
+
+    seed = random.SystemRandom().randrange(2**31) if arguments.seed is None else arguments.seed
+    player, config = _player(arguments, config, console, seed)
+    env = make_text_env(config)
+    bare: Any = env.unwrapped
+    task = arguments.task
+    if task is None and hasattr(bare, "tasks"):
+        task = random.Random(seed).choice(bare.tasks(arguments.split))
+    console.print(f"{config.env}, task {task}", style="dim", markup=False)
+    limit = arguments.max_turns or (config.max_turns if arguments.agent else sys.maxsize)
+    human = not arguments.agent
+
+    def watch(turn: Turn, info: Mapping[str, Any]) -> None:
+        if not human:
+            show_turn(console, turn)
+        if info["success"]:
+            console.print(info["anchor"], markup=False)
+
+    episode = play_task(env, player, task=task or "", seed=seed, max_turns=limit, watch=watch)
+    env.close()
+    colour = "green" if episode.success else "yellow"
+    verdict = f"{episode.status.value} after {len(episode)} turns, return {episode.episode_return:g}"
+    console.print(verdict, style=f"bold {colour}")
+    return 0
+
+
+def _player(
+    arguments: argparse.Namespace, config: ProxMOConfig, console: Console, seed: int
+) -> tuple[Player, ProxMOConfig]:
+    """Who plays, and the config that it needs: a checkpoint was trained with prompts of its own."""
+    from proxmo_rllib.evaluation.players import SCRIPTS, ScriptPlayer, make_script
+
+    if arguments.agent is None:
+        return HumanPlayer(console), config.prompting(
+            context="append", template="bare", response_style="bare", history=None, show_admissible=False
+        )
+    if arguments.agent in SCRIPTS:
+        script = make_script(arguments.agent, config.env, random.Random(seed))
+        return ScriptPlayer(script, config.response_style), config
+    return _policy_player(arguments, config, seed)
+
+
+def _policy_player(arguments: argparse.Namespace, config: ProxMOConfig, seed: int) -> tuple[Player, ProxMOConfig]:
+    from proxmo_rllib.cli.policies import find_policy
+    from proxmo_rllib.evaluation.players import PolicyPlayer
+    from proxmo_rllib.inference.engine import EngineConfig, build_engine
+    from proxmo_rllib.rollouts.environments import chat_format
+
+    policy = find_policy(arguments.agent)
+    trained = policy.config or config
+    trained.policy(pretrained=policy.pretrained).environment(config.env, env_config=config.env_config)
+    engine = build_engine(
+        EngineConfig(model=policy.pretrained, kind="transformers", max_model_len=trained.max_model_len, max_num_seqs=1)
+    )
+    temperature = trained.panel_temperature if arguments.temperature is None else arguments.temperature
+    player = PolicyPlayer(
+        engine,
+        chat_format(trained),
+        append=trained.context == "append",
+        temperature=temperature,
+        max_tokens=trained.max_response_tokens,
+        max_prompt_tokens=trained.max_model_len - trained.max_response_tokens,
+        seed=seed,
+    )
+    return player, trained
+
+
+def show_turn(console: Console, turn: Turn) -> None:
+    """Prints what the agent read and did."""
+    console.print(turn.anchor, markup=False)
+    if turn.response.strip() != turn.action:
+        console.print(turn.response, style="dim", markup=False)
+    console.print(f"> {turn.action}", style="bold cyan" if turn.action_valid else "bold red", markup=False)
