@@ -27,6 +27,7 @@ config = (
         lr=5e-4,
         num_minibatches=4,
         clip_high=0.28,
+        loss_weighting="episode",
         max_tokens_per_microbatch=8192,
     )
     .evaluation(panel=held_out_panel(), evaluation_interval=10, panel_temperature=0.4)

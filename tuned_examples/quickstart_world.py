@@ -1,4 +1,4 @@
-"""The quickstart's world, shared by its warm start and its training: small rooms, three kinds of task, a tight limit."""
+"""The quickstart's world, for its warm start and its training: small rooms, three kinds of task, a tight limit."""
 
 from __future__ import annotations
 

@@ -165,12 +165,14 @@ class SearchingExpert:
 
     def slip(self, info: Mapping[str, Any]) -> str:
         """What an inattentive player might do now: anything admissible, or something that does not work."""
-        if self.rng.random() < 0.7:
+        if self.rng.random() < 0.4:
             admissible: list[str] = sorted(action for action in info["admissible_actions"] if action != "help")
             return self.rng.choice(admissible)
-        wrong = [f"open {self.rng.choice(self.order)}"]
+        anywhere = self.rng.choice(self.order)
+        wrong = [f"open {anywhere}", f"move {self.task.thing} 1 to {anywhere}", f"use {self.task.place} 1"]
         if self.known.location:
             wrong.append(f"go to {self.known.location}")
+            wrong.append(f"take {self.task.thing} {self.rng.randint(1, 3)} from {self.known.location}")
             seen = sorted(name for names in self.known.contents.values() for name in names)
             wrong += [f"take {name} from {self.known.location}" for name in self.rng.sample(seen, min(2, len(seen)))]
         return self.rng.choice(wrong)

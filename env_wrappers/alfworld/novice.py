@@ -6,23 +6,28 @@ A policy cloned from it does what it says without being good at it, which is whe
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from env_wrappers.alfworld.expert import LOOK, SearchingExpert, kind_of
 
 
 class Novice(SearchingExpert):
-    """Searches at random and without memory; what it finds it handles as the expert does."""
+    """Searches at random and without memory; what it finds it handles as the expert does.
+
+    Attributes:
+        detour: whether the last action was a slip, which an imitator shall not copy.
+    """
 
     def __init__(
         self,
         rng: random.Random,
         *,
         diligence: float = 0.1,
-        idleness: float = 0.1,
-        openness: float = 0.7,
-        distraction: float = 0.3,
+        idleness: float = 0.15,
+        openness: float = 0.6,
+        distraction: float = 0.1,
+        slips: Sequence[float] = (0.0, 0.15, 0.3),
     ) -> None:
         """Make a player.
 
@@ -32,22 +37,30 @@ class Novice(SearchingExpert):
             idleness: share of its other actions that are anything admissible.
             openness: chance that it opens a closed receptacle that it stands at.
             distraction: chance that it picks up something else that it sees.
+            slips: shares of actions that go wrong; each episode draws one. Who has never seen "Nothing happens." does
+                not know what to do about it.
         """
         super().__init__(rng)
         self.diligence = diligence
         self.idleness = idleness
         self.openness = openness
         self.distraction = distraction
+        self.slips = tuple(slips)
+        self.detour = False
+        self._slipping = 0.0
         self._diligent = False
         self._actions: list[str] = []
 
     def reset(self, observation: str, info: Mapping[str, Any]) -> None:
         super().reset(observation, info)
         self._diligent = self.rng.random() < self.diligence
+        self._slipping = self.rng.choice(self.slips)
 
     def act(self, observation: str, info: Mapping[str, Any]) -> str:
         self._actions = [action for action in info["admissible_actions"] if action != "help"]
-        return super().act(observation, info)
+        action = super().act(observation, info)
+        self.detour = self.rng.random() < self._slipping
+        return self.slip(info) if self.detour else action
 
     def _next(self) -> str:
         if not self._diligent and self.rng.random() < self.idleness:

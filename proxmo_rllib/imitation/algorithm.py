@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any, Self
 
 from ray.rllib.algorithms.algorithm import Algorithm
@@ -14,6 +14,7 @@ from ray.rllib.utils.metrics import ENV_RUNNER_SAMPLING_TIMER, LEARNER_UPDATE_TI
 from proxmo_rllib.algorithm import ProxMO
 from proxmo_rllib.config import ProxMOConfig
 from proxmo_rllib.evaluation.panels import PanelResult
+from proxmo_rllib.rollouts.agents import ScriptFactory
 
 
 class BehaviourCloningConfig(ProxMOConfig):
@@ -21,7 +22,7 @@ class BehaviourCloningConfig(ProxMOConfig):
 
     def __init__(self, algo_class: type | None = None) -> None:
         super().__init__(algo_class=algo_class or BehaviourCloning)
-        self.script: Callable[..., Any] | None = None
+        self.scripts: Sequence[tuple[int, ScriptFactory]] = ()
         self.observation_weight = 0.4
         self.group_size = 1
         self.num_groups = 512
@@ -29,15 +30,22 @@ class BehaviourCloningConfig(ProxMOConfig):
         self.lr = 2e-3
         self._known_keys = frozenset(vars(self)) | {"_known_keys"}
 
-    def imitation(self, *, script: Callable[..., Any] = NotProvided, observation_weight: float = NotProvided) -> Self:
+    def imitation(
+        self, *, scripts: Sequence[tuple[int, ScriptFactory]] = NotProvided, observation_weight: float = NotProvided
+    ) -> Self:
         """Sets what is imitated.
 
         Args:
-            script: makes the program that plays from a `random.Random`: a class or function of a module, so that
-                other processes find it. See `proxmo_rllib.rollouts.agents.Script`.
+            scripts: who plays, as pairs of the iteration from which on and the script, the first from iteration 0.
+                A script is made from a `random.Random` by a class or function of a module, so that other processes
+                find it. See `proxmo_rllib.rollouts.agents.Script`.
             observation_weight: weight in the loss of a token that the environment said, beside 1 of an action's.
         """
-        return self._set(script=script, observation_weight=observation_weight)
+        return self._set(scripts=scripts, observation_weight=observation_weight)
+
+    def script_at(self, iteration: int) -> ScriptFactory:
+        """Who plays at an iteration, counted from 0."""
+        return next(script for start, script in reversed(self.scripts) if start <= iteration)
 
     @override(ProxMOConfig)
     def get_default_learner_class(self) -> type[Learner]:
@@ -47,8 +55,9 @@ class BehaviourCloningConfig(ProxMOConfig):
 
     @override(ProxMOConfig)
     def _validate_training(self) -> None:
-        if self.script is None:
-            self._fail("script", None, "give the program to imitate with .imitation(script=...).")
+        starts = [start for start, _ in self.scripts]
+        if not starts or starts[0] != 0 or starts != sorted(starts):
+            self._fail("scripts", starts, "say who is imitated from iteration 0 on: .imitation(scripts=[(0, Novice)]).")
         if not self.observation_weight >= 0:
             self._fail("observation_weight", self.observation_weight, "it is a number of at least 0.")
 
@@ -67,7 +76,7 @@ class BehaviourCloning(ProxMO):
     def training_step(self) -> None:
         """One iteration: play demonstrations, learn from them."""
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER), reduce="mean", window=1):
-            groups = self._sample_groups(script=self.config.script)
+            groups = self._sample_groups(script=self.config.script_at(self.iteration))
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER), reduce="mean", window=1):
             self._learn(groups)
 

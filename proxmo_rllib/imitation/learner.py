@@ -43,7 +43,7 @@ class DemonstrationBatches(ConnectorV2):
         metrics: Any = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Returns the batch of the default module, with weights in the place of advantages."""
+        """Returns the batch of the default module."""
         arrays = demonstration_columns(episodes, self._observation_weight)
         if metrics is not None:
             tokens = int(arrays[columns.LENGTHS].sum())
@@ -64,7 +64,7 @@ def demonstration_columns(episodes: Sequence[Episode], observation_weight: float
     real = np.arange(responses.shape[1]) < arrays[columns.LENGTHS][:, None]
     weights = np.where(responses, arrays[columns.ADVANTAGES], observation_weight * real).astype(np.float32)
     weights[:, 0] = 0.0  # nothing predicts the first token
-    return arrays | {columns.ADVANTAGES: weights, columns.LOSS_MASK: weights > 0}
+    return arrays | {columns.LOSS_WEIGHTS: weights, columns.LOSS_MASK: weights > 0}
 
 
 class BehaviourCloningLearner(ProxMOLearner):
@@ -77,4 +77,4 @@ class BehaviourCloningLearner(ProxMOLearner):
 
     @override(ProxMOLearner)
     def token_loss(self, batch: dict[str, Any], outputs: dict[str, torch.Tensor]) -> TokenLoss:
-        return imitation(outputs[columns.LOGPROBS], batch[columns.ADVANTAGES][batch[columns.LOSS_MASK]])
+        return imitation(outputs[columns.LOGPROBS], batch[columns.LOSS_WEIGHTS][batch[columns.LOSS_MASK]])

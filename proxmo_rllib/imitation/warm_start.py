@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -45,7 +46,6 @@ class WarmStart:
     def digest(self) -> str:
         """SHA-256 of the recipe, in hexadecimal."""
         config = self.config
-        script = config.script
         keys: tuple[str, ...] = (
             "context",
             "template",
@@ -62,7 +62,7 @@ class WarmStart:
             "config": {key: getattr(config, key) for key in keys},
             "env": str(config.env),
             "env_config": dict(config.env_config),
-            "script": f"{getattr(script, '__module__', '')}.{getattr(script, '__qualname__', script)}",
+            "scripts": [(start, _name(script)) for start, script in config.scripts],
             "iterations": self.iterations,
             "size": asdict(self.size),
             "vocab_size": self.vocab_size,
@@ -71,16 +71,24 @@ class WarmStart:
         }
         return hashlib.sha256(json.dumps(recipe, sort_keys=True, default=str).encode()).hexdigest()
 
+    def cached(self, cache: Path | None = None) -> Path | None:
+        """Folder of the cloned policy, if it was made before; the arguments are those of `policy`."""
+        folder = self._folder(cache)
+        return folder if (folder / "config.json").is_file() else None
+
+    def _folder(self, cache: Path | None) -> Path:
+        return (cache or Path.home() / ".cache" / "proxmo_rllib" / "warm_starts") / self.digest()[:16]
+
     def policy(self, cache: Path | None = None) -> Path:
         """Folder of the cloned policy: from the cache, or made now, which takes minutes and a running Ray.
 
         Args:
             cache: folder of all warm starts; by default `~/.cache/proxmo_rllib/warm_starts`.
         """
-        home = cache or Path.home() / ".cache" / "proxmo_rllib" / "warm_starts"
-        folder = home / self.digest()[:16]
-        if (folder / "config.json").is_file():
-            return folder
+        folder = self._folder(cache)
+        if (made := self.cached(cache)) is not None:
+            return made
+        home = folder.parent
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=home) as scratch:
             made = self.make(Path(scratch))
@@ -116,13 +124,12 @@ class WarmStart:
     def _texts(self) -> list[str]:
         """What the environment and the script say in the first tasks."""
         config = self.config
-        assert config.script is not None, "the config's validation wants a script"
         env = make_text_env(config)
         tasks = split_tasks(env, config)
         texts: list[str] = []
         for index in range(self.text_episodes):
             task = tasks[index % len(tasks)]
-            script: Any = config.script(random.Random(f"texts-{self.seed}-{index}"))
+            script: Any = config.script_at(0)(random.Random(f"texts-{self.seed}-{index}"))
             message, info = env.reset(seed=index, options={"task": task} if task else None)
             texts.append(message)
             script.reset(info["anchor"], info)
@@ -134,3 +141,10 @@ class WarmStart:
                     break
         env.close()
         return texts
+
+
+def _name(script: Any) -> str:
+    """A script's name, with its arguments if it is a `functools.partial`; the same in every process."""
+    if isinstance(script, functools.partial):
+        return f"{_name(script.func)}{sorted(script.keywords.items())}{script.args}"
+    return f"{script.__module__}.{script.__qualname__}"

@@ -7,7 +7,8 @@ is the advantage of having sampled token t of sequence i.
 TOKEN_IDS = "token_ids"  # int64
 LENGTHS = "lengths"  # int64 [sequences]
 LOSS_MASK = "loss_mask"  # bool: True where the token was sampled by the policy and counts in the loss
-ADVANTAGES = "advantages"  # float32; for imitation: the weight of the token
+LOSS_WEIGHTS = "loss_weights"  # float32: the token's share in the loss, 0 outside the mask
+ADVANTAGES = "advantages"  # float32
 BEHAVIOUR_LOGPROBS = "behaviour_logprobs"  # float32, of the engine that sampled, temperature included
 OLD_LOGPROBS = "old_logprobs"  # float32, of the policy before the first optimizer step of the iteration
 REFERENCE_LOGPROBS = "reference_logprobs"  # float32, of the frozen initial policy

@@ -1,7 +1,7 @@
 """RLlib TorchLearner for token sequences: micro-batches by token budget, one normaliser for every optimizer step.
 
 whole groups -> connectors (advantages, padded columns) -> optimizer steps (`num_epochs` x `num_minibatches`)
-    -> micro-batches -> forward, loss / (tokens of the step over all learners), backward
+    -> micro-batches -> forward, loss / (weights of the step's tokens over all learners), backward
     -> clip, check that the norm is finite, step
 """
 
@@ -48,7 +48,7 @@ class ProxMOLearner(TorchLearner):
         config: Any = self.config
         return [
             ProxMOAdvantages(config.estimator(), config.estimator_settings(), config.group_size),
-            TokenBatches(device=self._device),
+            TokenBatches(config.loss_weighting, device=self._device),
         ]
 
     @property
@@ -113,10 +113,10 @@ class ProxMOLearner(TorchLearner):
         for optimizer in self._optimizer_parameters:
             optimizer.zero_grad(set_to_none=True)
         rows = dict(batch[DEFAULT_MODULE_ID])
-        tokens = max(1.0, self._reduce(int(rows[columns.LOSS_MASK][:, 1:].sum()), "SUM"))
+        weight = self._reduce(float(rows[columns.LOSS_WEIGHTS][:, 1:].sum()), "SUM")
         micro_batches = split_by_token_budget(rows[columns.LENGTHS], self.config.max_tokens_per_microbatch)
         # DistributedDataParallel averages the gradients of the learners, so that the sum needs their number again.
-        scale = self._num_learners() / tokens
+        scale = self._num_learners() / weight
         total = 0.0
         for index, chosen in enumerate(micro_batches):
             with self._gradient_sync(last=index == len(micro_batches) - 1):
@@ -126,14 +126,14 @@ class ProxMOLearner(TorchLearner):
                 loss.backward()
             total += float(loss.detach())
         self.metrics.log_value((DEFAULT_MODULE_ID, "num_micro_batches"), len(micro_batches), reduce="sum")
-        self._step(tokens)
+        self._step(weight)
         return {}, {DEFAULT_MODULE_ID: total}, {}
 
     @override(TorchLearner)
     def compute_loss_for_module(
         self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Any]
     ) -> torch.Tensor:
-        """Sum of the loss over the micro-batch's loss tokens; `_update` divides by the tokens of the step."""
+        """Weighted sum of the loss over the micro-batch; `_update` divides by the weights of the whole step."""
         loss = self.token_loss(batch, fwd_out)
         for name, value in loss.parts.items():
             self._sums[name] += float(value)
@@ -154,6 +154,7 @@ class ProxMOLearner(TorchLearner):
             old,
             batch[columns.ADVANTAGES][mask],
             outputs[columns.ENTROPY],
+            batch[columns.LOSS_WEIGHTS][mask],
             clip_low=config.clip_low,
             clip_high=config.clip_high,
             entropy_coef=config.entropy_coef,
@@ -162,7 +163,7 @@ class ProxMOLearner(TorchLearner):
             importance=importance,
         )
 
-    def _step(self, tokens: float) -> None:
+    def _step(self, weight: float) -> None:
         """Clips, checks and applies the gradient."""
         params = [p for p in self.policy.parameters() if p.requires_grad]
         limit = self.config.grad_clip if self.config.grad_clip is not None else float("inf")
@@ -182,11 +183,11 @@ class ProxMOLearner(TorchLearner):
                     f"The gradient was not finite in {_MAX_SKIPPED_STEPS} optimizer steps in a row. Lower lr="
                     f"{self.config.lr}, or look at the last iteration's rewards and logprobs."
                 )
-        self._log_step(tokens, norm, finite)
+        self._log_step(weight, norm, finite)
 
-    def _log_step(self, tokens: float, norm: float, finite: bool) -> None:
+    def _log_step(self, weight: float, norm: float, finite: bool) -> None:
         key = DEFAULT_MODULE_ID
-        share = tokens / self._num_learners()
+        share = weight / self._num_learners()
         self.metrics.log_value((key, "gradient_norm"), norm, reduce="mean", window=1)
         self.metrics.log_value((key, "num_skipped_steps"), int(not finite), reduce="sum")
         self.metrics.log_value((key, "policy_version"), self._num_optimizer_steps, reduce="max", window=1)

@@ -1,4 +1,4 @@
-"""Token losses: the clipped surrogate with its extras, and imitation. Sums over tokens; the learner normalises."""
+"""Token losses: the clipped surrogate with its extras, and imitation. Weighted sums; the learner normalises."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class TokenLoss:
     """Sums over the loss tokens of a micro-batch."""
 
     total: torch.Tensor  # scalar, differentiable
-    parts: dict[str, torch.Tensor]  # scalars, detached: what to log, each divided by the number of tokens
+    parts: dict[str, torch.Tensor]  # scalars, detached: what to log, each divided by the sum of the weights
 
 
 def clipped_surrogate(
@@ -20,6 +20,7 @@ def clipped_surrogate(
     old_logprobs: torch.Tensor,
     advantages: torch.Tensor,
     entropy: torch.Tensor,
+    weights: torch.Tensor,
     *,
     clip_low: float,
     clip_high: float,
@@ -35,6 +36,7 @@ def clipped_surrogate(
         old_logprobs: of the policy before the iteration's first step, float32 [tokens].
         advantages: float32 [tokens].
         entropy: of the policy's distribution at each token, nats, float32 [tokens], differentiable.
+        weights: of each token in every sum, float32 [tokens].
         clip_low: the ratio is clipped at 1 - clip_low.
         clip_high: and at 1 + clip_high.
         entropy_coef: weight of the bonus.
@@ -49,22 +51,22 @@ def clipped_surrogate(
     objective = torch.minimum(ratio * advantages, clipped * advantages)
     if importance is not None:
         objective = objective * importance
-    policy_loss = -objective.sum()
-    total = policy_loss - entropy_coef * entropy.sum()
+    policy_loss = -(weights * objective).sum()
+    total = policy_loss - entropy_coef * (weights * entropy).sum()
     with torch.no_grad():
         is_clipped = ((ratio - clipped).abs() > 0) & (ratio * advantages > clipped * advantages)
         parts = {
             "policy_loss": policy_loss.detach(),
-            "entropy": entropy.detach().sum(),
-            "clip_fraction": is_clipped.float().sum(),
-            "approximate_kl_to_old": (ratio - 1.0 - log_ratio).sum(),
+            "entropy": (weights * entropy).sum(),
+            "clip_fraction": (weights * is_clipped).sum(),
+            "approximate_kl_to_old": (weights * (ratio - 1.0 - log_ratio)).sum(),
         }
     if kl_coef > 0:
         if reference_logprobs is None:
             raise ValueError("kl_coef > 0 needs the logprobs of the reference policy.")
         # k3 of Schulman's note on approximating KL: unbiased, never negative, low variance.
         to_reference = reference_logprobs - logprobs
-        kl = (to_reference.exp() - 1.0 - to_reference).sum()
+        kl = (weights * (to_reference.exp() - 1.0 - to_reference)).sum()
         total = total + kl_coef * kl
         parts["kl_to_reference"] = kl.detach()
     return TokenLoss(total, parts)

@@ -19,11 +19,13 @@ class TokenBatches(ConnectorV2):
     """Lays every episode out as the fewest token sequences, with loss on the sampled tokens only.
 
     Args:
+        weighting: "token" or "episode"; see `pad_sequences`.
         device: where the batch goes.
     """
 
-    def __init__(self, device: Any = None, **kwargs: Any) -> None:
+    def __init__(self, weighting: str = "token", device: Any = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self._weighting = weighting
         self._device = device
 
     def __call__(
@@ -39,7 +41,7 @@ class TokenBatches(ConnectorV2):
     ) -> dict[str, Any]:
         """Returns the batch of the default module; see `columns` for names and shapes."""
         assert shared_data is not None, "the learner's pipeline hands one dictionary to all its connectors"
-        arrays = pad_sequences(episodes, shared_data[TURN_ADVANTAGES])
+        arrays = pad_sequences(episodes, shared_data[TURN_ADVANTAGES], self._weighting)
         if metrics is not None:
             tokens = int(arrays[columns.LENGTHS].sum())
             metrics.log_value((DEFAULT_MODULE_ID, "num_sequences"), len(arrays[columns.LENGTHS]), reduce="sum")
@@ -47,12 +49,16 @@ class TokenBatches(ConnectorV2):
         return {DEFAULT_MODULE_ID: {name: torch.from_numpy(a).to(self._device) for name, a in arrays.items()}}
 
 
-def pad_sequences(episodes: Sequence[Episode], advantages: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def pad_sequences(
+    episodes: Sequence[Episode], advantages: dict[str, np.ndarray], weighting: str = "token"
+) -> dict[str, np.ndarray]:
     """Right-padded columns.
 
     Args:
         episodes: the episodes; those without a turn have nothing to learn from and give no row.
         advantages: one number a turn, by episode id.
+        weighting: "token" gives every sampled token the weight 1, so that long episodes weigh more; "episode" shares
+            a weight of 1 among the sampled tokens of an episode.
     """
     rows = [(episode, sequence) for episode in episodes for sequence in episode.sequences()]
     if not rows:
@@ -63,14 +69,17 @@ def pad_sequences(episodes: Sequence[Episode], advantages: dict[str, np.ndarray]
         columns.TOKEN_IDS: np.zeros(shape, np.int64),
         columns.LENGTHS: np.zeros(len(rows), np.int64),
         columns.LOSS_MASK: np.zeros(shape, bool),
+        columns.LOSS_WEIGHTS: np.zeros(shape, np.float32),
         columns.ADVANTAGES: np.zeros(shape, np.float32),
         columns.BEHAVIOUR_LOGPROBS: np.zeros(shape, np.float32),
     }
     for row, (episode, sequence) in enumerate(rows):
         out[columns.TOKEN_IDS][row, : len(sequence.token_ids)] = sequence.token_ids
         out[columns.LENGTHS][row] = len(sequence.token_ids)
+        weight = 1.0 if weighting == "token" else 1.0 / max(1, episode.num_response_tokens)
         for index, (start, stop) in zip(sequence.turns, sequence.spans, strict=True):
             out[columns.LOSS_MASK][row, start:stop] = True
+            out[columns.LOSS_WEIGHTS][row, start:stop] = weight
             out[columns.ADVANTAGES][row, start:stop] = advantages[episode.episode_id][index]
             out[columns.BEHAVIOUR_LOGPROBS][row, start:stop] = episode.turns[index].logprobs
     return out
