@@ -57,6 +57,7 @@ def checkpoint_config(checkpoint: Path) -> ProxMOConfig:
     config: Any = keywords.get("config", arguments[0] if arguments else None)
     if isinstance(config, dict) and "class" in config:  # as RLlib writes it
         config = ProxMOConfig.from_state(config)
+        del config.__dict__["class"]
     if not isinstance(config, ProxMOConfig):
         raise ValueError(f"{checkpoint} is a checkpoint of {type(config).__name__}, not of ProxMOConfig.")
     thawed: ProxMOConfig = config.copy(copy_frozen=False)

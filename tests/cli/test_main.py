@@ -6,12 +6,12 @@ import importlib
 
 import pytest
 
-from proxmo_rllib.cli import COMMANDS, main
+from proxmo_rllib.cli import COMMANDS, main, module_of
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_listed_command_is_there(name):
-    assert callable(importlib.import_module(f"proxmo_rllib.cli.{name}").main)
+    assert callable(importlib.import_module(module_of(name)).main)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
