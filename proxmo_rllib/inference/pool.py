@@ -58,6 +58,7 @@ class InferencePool:
 
         Raises:
             TimeoutError: engines were not ready in time; says what they waited for.
+            EngineDeadError: an engine could not be built; says why.
         """
         if num_engines < 1:
             raise ValueError(f"num_engines={num_engines}: the pool needs at least one engine.")
@@ -202,7 +203,10 @@ class InferencePool:
             elapsed = time.monotonic() - start
             for call in ready:
                 rank = waiting.pop(call)
-                ray.get(call)  # raises what its constructor raised
+                try:
+                    ray.get(call)
+                except RayActorError as error:
+                    raise EngineDeadError(f"Engine {rank} did not start: {_last_line(error)}") from error
                 logger.info("Engine %d is ready after %.0f s.", rank, elapsed)
             if not ready and elapsed >= self._startup_timeout_s:
                 raise TimeoutError(f"After {elapsed:.0f} s {self._waiting_text(waiting.values())}")
@@ -218,6 +222,12 @@ class InferencePool:
             f"{free.get('CPU', 0):g} CPU and {free.get('GPU', 0):g} GPU. If that is too little, lower num_engines, "
             "num_cpus or num_gpus; if the model is large, raise startup_timeout_s."
         )
+
+
+def _last_line(error: Exception) -> str:
+    """What the actor's constructor raised, from the end of the traceback that Ray quotes."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else repr(error)
 
 
 def _require_version(rank: int, reported: int, version: int) -> None:

@@ -110,9 +110,11 @@ class VLLMEngine:
     async def _run(self, ids: np.ndarray, **sampling: Any) -> Any:
         """One request to the end. Returns vLLM's RequestOutput."""
         from vllm import SamplingParams as VLLMSamplingParams
+        from vllm.exceptions import VLLMClientError
         from vllm.inputs import tokens_input
         from vllm.sampling_params import RequestOutputKind
         from vllm.v1.engine.exceptions import EngineDeadError as VLLMDeadError
+        from vllm.v1.engine.exceptions import EngineGenerateError
 
         if self._broken:
             raise EngineDeadError(f"vLLM engine: {self._broken}")
@@ -132,6 +134,11 @@ class VLLMEngine:
                 output = partial  # the only one
         except VLLMDeadError as error:
             raise EngineDeadError("vLLM's EngineCore process is dead; its log says why.") from error
+        # Callers in other processes may have no vLLM to read its exceptions with.
+        except VLLMClientError as error:
+            raise ValueError(f"vLLM refused the request: {error}") from error
+        except EngineGenerateError as error:
+            raise RuntimeError(f"vLLM broke over the request: {error.__cause__!r}") from error
         return output
 
     async def _stamp(self) -> None:

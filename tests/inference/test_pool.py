@@ -188,7 +188,7 @@ def test_a_start_that_cannot_succeed_ends_with_what_it_waits_for(cluster: None, 
 
 
 def test_a_model_that_is_not_there_is_named_at_start(cluster: None, config: EngineConfig, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="does not exist"):
+    with pytest.raises(EngineDeadError, match=r"Engine 0 did not start: .*none does not exist"):
         InferencePool(replace(config, model=str(tmp_path / "none")), 1)
 
 
