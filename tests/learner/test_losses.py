@@ -19,6 +19,7 @@ def surrogate(ratio: float, advantage: float, **settings: float) -> tuple[float,
         old,
         torch.tensor([advantage]),
         torch.tensor([1.5]),
+        torch.ones(1),
         **{"clip_low": 0.2, "clip_high": 0.3, "entropy_coef": 0.0} | settings,
     )
     loss.total.backward()
@@ -58,6 +59,7 @@ def test_the_k3_estimate(difference: float):
         logprobs,
         torch.zeros(2),
         torch.zeros(2),
+        torch.ones(2),
         clip_low=0.2,
         clip_high=0.2,
         entropy_coef=0.0,
@@ -73,15 +75,25 @@ def test_the_k3_estimate(difference: float):
 def test_a_penalty_needs_a_reference():
     one = torch.ones(1)
     with pytest.raises(ValueError, match="kl_coef"):
-        clipped_surrogate(one, one, one, one, clip_low=0.2, clip_high=0.2, entropy_coef=0.0, kl_coef=0.1)
+        clipped_surrogate(one, one, one, one, one, clip_low=0.2, clip_high=0.2, entropy_coef=0.0, kl_coef=0.1)
 
 
 def test_importance_weights_the_surrogate_alone():
     one = torch.ones(1)
     loss = clipped_surrogate(
-        one, one, 3 * one, 2 * one, clip_low=0.2, clip_high=0.2, entropy_coef=0.1, importance=0.5 * one
+        one, one, 3 * one, 2 * one, one, clip_low=0.2, clip_high=0.2, entropy_coef=0.1, importance=0.5 * one
     )
     assert float(loss.total) == pytest.approx(-0.5 * 3 - 0.1 * 2)
+
+
+def test_a_weight_scales_a_token_in_every_term():
+    def loss(weights: torch.Tensor) -> float:
+        terms = torch.tensor([-1.0, -2.0]), torch.tensor([-1.1, -2.2]), torch.tensor([1.0, -2.0]), torch.ones(2)
+        settings = {"clip_low": 0.2, "clip_high": 0.2, "entropy_coef": 0.1, "kl_coef": 0.1}
+        return float(clipped_surrogate(*terms, weights, **settings, reference_logprobs=torch.zeros(2)).total)
+
+    only_first, only_second = loss(torch.tensor([1.0, 0.0])), loss(torch.tensor([0.0, 1.0]))
+    assert loss(torch.tensor([0.25, 3.0])) == pytest.approx(0.25 * only_first + 3.0 * only_second, rel=1e-5)
 
 
 def test_imitation_is_the_weighted_likelihood():
