@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import math
-from collections.abc import Callable, Mapping
+from abc import ABCMeta
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,18 +13,25 @@ from ray.rllib.core.learner.learner import Learner
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.annotations import override
 
-from env_wrappers.panels import Panel
+from env_wrappers.panels import Panel, find_panel
 from proxmo_rllib.advantages import ESTIMATORS, Estimator, default_options, validate_options
+from proxmo_rllib.config_checks import UNREAD, WEIGHT_CHECK_TOLERANCE, broken_rules, unread_settings
 
-#: Logprobs of engine and learner may differ by this much, absolute, for one token (bf16 keeps 8 bits of mantissa).
-WEIGHT_CHECK_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.5}
-ENGINES = ("vllm", "transformers")
-DTYPES = tuple(WEIGHT_CHECK_TOLERANCE)
-CONTEXTS = ("append", "window")
-OLD_LOGPROBS = ("engine", "learner")
+# Settings of an environment that say where its data lies or how it is played, not what is played.
+_DATA_KEYS = ("games", "engine")
 
 
-class ProxMOConfig(AlgorithmConfig):
+class _Sealed(ABCMeta):
+    """Notes a config's settings when it is made: a misspelled one set later is an error, not a new attribute."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        config = super().__call__(*args, **kwargs)
+        config._defaults = {key: value for key, value in vars(config).items() if key in UNREAD}
+        config._known_keys = frozenset(vars(config)) | {"_known_keys"}
+        return config
+
+
+class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
     """Configuration of ProxMO, in RLlib's idiom.
 
     Example:
@@ -83,6 +90,7 @@ class ProxMOConfig(AlgorithmConfig):
         self.estimator_options: dict[str, Any] = {}
         self.num_minibatches = 1
         self.max_tokens_per_microbatch = 16384
+        self.loss_weighting = "token"
         self.clip_low = 0.2
         self.clip_high = 0.2
         self.old_logprobs = "engine"
@@ -90,7 +98,7 @@ class ProxMOConfig(AlgorithmConfig):
         self.entropy_coef = 0.0
         self.weight_decay = 0.0
         # evaluation()
-        self.panel: Panel | None = None
+        self.panel: Panel | None = None  # or, before `validate`, the name of one
         self.panel_temperature = 0.4
         self.panel_repeats = 1
         # debugging()
@@ -114,7 +122,12 @@ class ProxMOConfig(AlgorithmConfig):
         self.add_default_connectors_to_module_to_env_pipeline = False
         # Environment runners hold no weights and no connectors: there is nothing to synchronise.
         self._dont_auto_sync_env_runner_states = True
-        self._known_keys = frozenset(vars(self)) | {"_known_keys"}
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        known = self.__dict__.get("_known_keys")  # not yet there while the config is made
+        if known is not None and key not in known and not key.startswith("_") and not hasattr(type(self), key):
+            raise AttributeError(self._unknown(key, value))
+        super().__setattr__(key, value)
 
     def policy(
         self,
@@ -251,6 +264,7 @@ class ProxMOConfig(AlgorithmConfig):
         estimator_options: Mapping[str, Any] = NotProvided,
         num_minibatches: int = NotProvided,
         max_tokens_per_microbatch: int = NotProvided,
+        loss_weighting: str = NotProvided,
         clip_low: float = NotProvided,
         clip_high: float = NotProvided,
         old_logprobs: str = NotProvided,
@@ -274,6 +288,9 @@ class ProxMOConfig(AlgorithmConfig):
             estimator_options: further options of the estimator, by name.
             num_minibatches: optimizer steps an epoch over the iteration's sequences.
             max_tokens_per_microbatch: padded tokens of one forward pass; bounds memory, never changes the gradient.
+            loss_weighting: "token": every sampled token counts the same, and so a long episode more than a short one.
+                "episode": every episode counts the same. With a failure three times as long as a success the second
+                keeps failures from drowning the rest.
             clip_low: the surrogate's ratio is clipped from below at 1 - clip_low.
             clip_high: and from above at 1 + clip_high.
             old_logprobs: of the surrogate's ratio. "engine": as sampled. "learner": recomputed before the first step,
@@ -295,6 +312,7 @@ class ProxMOConfig(AlgorithmConfig):
             estimator_options=estimator_options,
             num_minibatches=num_minibatches,
             max_tokens_per_microbatch=max_tokens_per_microbatch,
+            loss_weighting=loss_weighting,
             clip_low=clip_low,
             clip_high=clip_high,
             old_logprobs=old_logprobs,
@@ -307,7 +325,7 @@ class ProxMOConfig(AlgorithmConfig):
     def evaluation(
         self,
         *,
-        panel: Panel | None = NotProvided,
+        panel: Panel | str | None = NotProvided,
         panel_temperature: float = NotProvided,
         panel_repeats: int = NotProvided,
         **kwargs: Any,
@@ -315,7 +333,8 @@ class ProxMOConfig(AlgorithmConfig):
         """Sets the evaluation on a fixed panel of tasks.
 
         Args:
-            panel: the tasks; all of them are played at each evaluation.
+            panel: the tasks; all of them are played at each evaluation. A Panel, the name of one of the package's, or
+                a JSON file of one; `validate` puts the Panel in the place of a name.
             panel_temperature: sampling temperature of evaluation; 0 is greedy.
             panel_repeats: how often each task is played.
             **kwargs: RLlib's own (`evaluation_interval`, in iterations).
@@ -351,17 +370,18 @@ class ProxMOConfig(AlgorithmConfig):
         Raises:
             ValueError: naming the key and the nearest known one.
         """
-        known = set(self.keys()) | set(self._known_keys)
         for key, value in config_dict.items():
             translated = self._translate_special_keys(key, warn_deprecated=False)
             # RLlib hands a property or two around as if they were settings.
             read_only = isinstance(getattr(type(self), translated, None), property)
-            if key.startswith("__") or translated in known or read_only:
-                continue
-            near = difflib.get_close_matches(key, sorted(k for k in known if not k.startswith("_")), n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "see the methods of ProxMOConfig for the known ones."
-            raise ValueError(f"{key}={value!r}: there is no such setting; {hint}")
+            if not (key.startswith("__") or translated in self._known_keys or read_only):
+                raise ValueError(self._unknown(key, value))
         return super().update_from_dict(config_dict)
+
+    def _unknown(self, key: str, value: Any) -> str:
+        near = difflib.get_close_matches(key, sorted(k for k in self._known_keys if not k.startswith("_")), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "see the methods of ProxMOConfig for the known ones."
+        return f"{key}={value!r}: there is no such setting; {hint}"
 
     def estimator_settings(self) -> dict[str, Any]:
         """Options of the advantage estimator, as `estimate_advantages` takes them."""
@@ -415,50 +435,18 @@ class ProxMOConfig(AlgorithmConfig):
         Raises:
             ValueError: naming the setting, its value and the remedy.
         """
+        self.panel = self.resolved_panel()
+        for problem in broken_rules(vars(self)):
+            raise ValueError(problem)
+        if not self.in_evaluation:  # RLlib itself changes some of them in the copy for evaluation
+            for problem in unread_settings(vars(self), self._defaults):
+                raise ValueError(problem)
         if not self.num_env_runners:
             self.create_local_env_runner = True
         super().validate()
-        self._validate_types()
         self._validate_rollouts()
         self._validate_training()
         self._validate_rllib_settings()
-
-    def _validate_types(self) -> None:
-        whole: tuple[str, ...] = (
-            "group_size",
-            "num_groups",
-            "num_minibatches",
-            "max_tokens_per_microbatch",
-            "num_engines",
-            "max_turns",
-        )
-        whole += ("max_model_len", "max_num_seqs", "max_response_tokens", "max_concurrent_episodes", "panel_repeats")
-        for key in whole:
-            value = getattr(self, key)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                self._fail(key, value, "it is a whole number of at least 1.")
-        numbers: tuple[str, ...] = (
-            "psc_alpha",
-            "psc_beta",
-            "psa_temperature",
-            "step_weight",
-            "clip_low",
-            "clip_high",
-            "kl_coef",
-        )
-        numbers += ("entropy_coef", "weight_decay", "temperature", "panel_temperature", "invalid_action_penalty")
-        for key in numbers:
-            value = getattr(self, key)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
-                self._fail(key, value, "it is a finite number of at least 0.")
-        choices: dict[str, tuple[str, ...]] = {"engine": ENGINES, "dtype": DTYPES, "context": CONTEXTS}
-        choices |= {"old_logprobs": OLD_LOGPROBS}
-        for key, allowed in choices.items():
-            if getattr(self, key) not in allowed:
-                self._fail(key, getattr(self, key), f"choose one of {', '.join(map(repr, allowed))}.")
-        panel: object = self.panel
-        if panel is not None and not isinstance(panel, Panel):
-            self._fail("panel", panel, "it is an env_wrappers.panels.Panel; make one with panel_from_split().")
 
     def _validate_rollouts(self) -> None:
         if self.pretrained is None:
@@ -473,6 +461,10 @@ class ProxMOConfig(AlgorithmConfig):
             )
         if self.context == "append" and self.history is not None:
             self._fail("history", self.history, "an append-only context keeps everything; set context='window'.")
+        if self.context == "window" and self.history is None:
+            self._fail("history", None, "a window shows that many earlier turns; set e.g. .prompting(history=2).")
+        if self.engine == "transformers" and self.engine_kwargs:
+            self._fail("engine_kwargs", self.engine_kwargs, "the transformers engine reads none; set engine='vllm'.")
         if self.evaluation_interval and self.panel is None:
             self._fail("panel", None, "evaluation_interval is set: give .evaluation(panel=...) too.")
 
@@ -490,12 +482,6 @@ class ProxMOConfig(AlgorithmConfig):
         validate_options(self.advantage_estimator, self.estimator_settings())
 
     def _validate_rllib_settings(self) -> None:
-        if self.num_aggregator_actors_per_learner:
-            self._fail(
-                "num_aggregator_actors_per_learner",
-                self.num_aggregator_actors_per_learner,
-                "each would build the whole model; set it to 0.",
-            )
         if self.add_default_connectors_to_learner_pipeline:
             self._fail(
                 "add_default_connectors_to_learner_pipeline",
@@ -508,11 +494,20 @@ class ProxMOConfig(AlgorithmConfig):
     def _fail(self, key: str, value: object, remedy: str) -> None:
         raise ValueError(f"{key}={value!r}: {remedy}")
 
+    def resolved_panel(self) -> Panel | None:
+        """The panel itself, where a name is set. Its data lies where the training environment's does.
+
+        Raises:
+            ValueError: there is none of that name.
+            FileNotFoundError: its data is not there.
+        """
+        name: object = self.panel
+        if not isinstance(name, str):
+            return self.panel
+        return find_panel(name, **{key: self.env_config[key] for key in _DATA_KEYS if key in self.env_config})
+
     def weight_tolerance(self) -> float:
         """Largest difference between a logprob in an engine and in the learner after a weight transfer."""
         if self.weight_check_tolerance is not None:
             return self.weight_check_tolerance
         return WEIGHT_CHECK_TOLERANCE[self.dtype]
-
-
-EnvCreator = Callable[[Mapping[str, Any]], Any]

@@ -1,0 +1,178 @@
+"""What each setting may be, and which of RLlib's settings nothing here reads: checked before a run starts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+from env_wrappers.panels import Panel
+from env_wrappers.prompting import TEMPLATES, Template
+from env_wrappers.prompting.parsing import STYLES
+
+ENGINES = ("vllm", "transformers")
+#: Logprobs of engine and learner may differ by this much, absolute, for one token (bf16 keeps 8 bits of mantissa).
+WEIGHT_CHECK_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.5}
+CONTEXTS = ("append", "window")
+OLD_LOGPROBS = ("engine", "learner")
+LOSS_WEIGHTINGS = ("token", "episode")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Which values a setting may have."""
+
+    allows: Callable[[Any], bool]
+    says: str  # ends the sentence "KEY=VALUE: it is ..."
+
+
+def _whole(minimum: int) -> Rule:
+    return Rule(
+        lambda value: isinstance(value, Integral) and not isinstance(value, bool) and value >= minimum,
+        f"a whole number of at least {minimum}",
+    )
+
+
+def _number(minimum: float, maximum: float = math.inf) -> Rule:
+    upper = "" if maximum == math.inf else f" and at most {maximum:g}"
+    return Rule(
+        lambda value: (
+            isinstance(value, Real)
+            and not isinstance(value, bool)
+            and math.isfinite(value)
+            and minimum <= value <= maximum
+        ),
+        f"a finite number of at least {minimum:g}{upper}",
+    )
+
+
+def _positive() -> Rule:
+    rule = _number(0)
+    return Rule(lambda value: rule.allows(value) and value > 0, "a finite number above 0")
+
+
+def _one_of(*choices: str) -> Rule:
+    return Rule(lambda value: value in choices, f"one of {', '.join(map(repr, choices))}")
+
+
+def _instance(says: str, *types: type) -> Rule:
+    return Rule(lambda value: isinstance(value, types), says)
+
+
+def _or_none(rule: Rule) -> Rule:
+    return Rule(lambda value: value is None or rule.allows(value), f"{rule.says}, or None")
+
+
+_FLAG = _instance("True or False", bool)
+_TEXT = _instance("a text", str)
+
+#: Of all our settings, and of those of RLlib's that the learner reads.
+RULES: Mapping[str, Rule] = {
+    # policy()
+    "pretrained": _or_none(_instance("a folder, a hub name or asset:NAME", str, Path)),
+    "dtype": _one_of(*WEIGHT_CHECK_TOLERANCE),
+    "gradient_checkpointing": _FLAG,
+    "system_message": _or_none(_TEXT),
+    # inference()
+    "engine": _one_of(*ENGINES),
+    "num_engines": _whole(1),
+    "num_cpus_per_engine": _number(0),
+    "num_gpus_per_engine": _number(0),
+    "max_model_len": _whole(1),
+    "max_num_seqs": _whole(1),
+    "max_response_tokens": _whole(1),
+    "temperature": _number(0),
+    "engine_kwargs": _instance("a dictionary of arguments of vLLM's AsyncEngineArgs", dict),
+    "engine_startup_timeout_s": _positive(),
+    "weight_check_tolerance": _or_none(_positive()),
+    # prompting()
+    "context": _one_of(*CONTEXTS),
+    "template": Rule(
+        lambda value: isinstance(value, Template) or value in TEMPLATES,
+        f"one of {', '.join(map(repr, TEMPLATES))} or an env_wrappers.prompting.Template",
+    ),
+    "response_style": _one_of(*STYLES),
+    "history": _or_none(_whole(0)),
+    "show_admissible": _FLAG,
+    "invalid_action_penalty": _number(0),
+    # env_runners()
+    "split": _TEXT,
+    "max_turns": _whole(1),
+    "max_concurrent_episodes": _whole(1),
+    # training()
+    "advantage_estimator": Rule(
+        lambda value: isinstance(value, str) or callable(value),
+        "a name in proxmo_rllib.advantages.ESTIMATORS, or a function like those",
+    ),
+    "group_size": _whole(1),
+    "num_groups": _whole(1),
+    "psc_alpha": _number(0),
+    "psc_beta": _number(0),
+    "psa_temperature": _number(0),
+    "step_weight": _number(0),
+    "estimator_options": _instance("a dictionary of options of the estimator", dict),
+    "num_minibatches": _whole(1),
+    "max_tokens_per_microbatch": _whole(1),
+    "clip_low": _number(0, 1),
+    "clip_high": _number(0),
+    "old_logprobs": _one_of(*OLD_LOGPROBS),
+    "loss_weighting": _one_of(*LOSS_WEIGHTINGS),
+    "kl_coef": _number(0),
+    "entropy_coef": _number(0),
+    "weight_decay": _number(0),
+    "gamma": _number(0, 1),
+    "grad_clip": _or_none(_positive()),
+    "num_epochs": _whole(1),
+    # evaluation()
+    "panel": _or_none(_instance("an env_wrappers.panels.Panel, as panel_from_split() makes one", Panel)),
+    "panel_temperature": _number(0),
+    "panel_repeats": _whole(1),
+    # debugging()
+    "record_groups": _whole(0),
+    "run_folder": _or_none(_instance("a folder", str, Path)),
+    "seed": _or_none(_whole(0)),
+}
+
+_BATCHES = "an iteration plays num_groups groups of group_size episodes, and num_minibatches divides them into steps"
+_PANEL = "the training runners play the whole panel between two iterations"
+#: Settings of RLlib's that nothing here reads, and what is set instead.
+UNREAD: Mapping[str, str] = {
+    "train_batch_size": _BATCHES,
+    "_train_batch_size_per_learner": _BATCHES,
+    "minibatch_size": _BATCHES,
+    "shuffle_batch_per_epoch": "sequences are always shuffled",
+    "rollout_fragment_length": "whole episodes are played",
+    "batch_mode": "whole episodes are played",
+    "num_envs_per_env_runner": "set max_concurrent_episodes",
+    "explore": "set temperature",
+    "clip_rewards": "rewards are the environment's; change them in a wrapper of it",
+    "optimizer": "the optimizer is AdamW; set lr and weight_decay",
+    "grad_clip_by": "the gradient is clipped by its global norm; set grad_clip",
+    "_env_to_module_connector": "prompts are made by .prompting(...) and the model's chat template",
+    "_module_to_env_connector": "responses are read as .prompting(response_style=...) says",
+    "num_aggregator_actors_per_learner": "each would build the whole model",
+    "sample_timeout_s": "RLlib throws late results away; an iteration waits for its slowest episode",
+    "evaluation_num_env_runners": _PANEL,
+    "evaluation_duration": _PANEL,
+    "evaluation_duration_unit": _PANEL,
+    "evaluation_parallel_to_training": _PANEL,
+    "evaluation_config": f"{_PANEL}; set panel_temperature and panel_repeats",
+}
+
+
+def broken_rules(settings: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the values of settings, one sentence each."""
+    for key, rule in RULES.items():
+        if not rule.allows(settings[key]):
+            yield f"{key}={settings[key]!r}: it is {rule.says}."
+
+
+def unread_settings(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[str]:
+    """Settings of RLlib's that were changed though nothing reads them, one sentence each."""
+    for key, instead in UNREAD.items():
+        if settings[key] != defaults[key]:
+            name = key.lstrip("_")
+            yield f"{name}={settings[key]!r}: ProxMO does not read it ({instead}); leave it at {defaults[key]!r}."
