@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import sys
 import tomllib
+from importlib import metadata
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -70,3 +74,41 @@ def test_the_torch_that_is_installed_is_the_one_that_vllm_was_built_for(reposito
     (of_extra,) = [r for r in project["optional-dependencies"]["cpu"] if r.startswith("torch")]
     assert pinned == [of_extra.partition(";")[0]]
     assert pinned[0].endswith("+cpu")
+
+
+def test_every_folder_with_modules_is_installed(repository):
+    """setuptools finds packages by their __init__.py, and leaves out a folder without one."""
+    for top in ("env_wrappers", "proxmo_rllib", "tuned_examples"):
+        for module in (repository / top).rglob("*.py"):
+            assert (module.parent / "__init__.py").is_file(), f"{module.parent} has no __init__.py"
+
+
+def test_the_version_is_one(project):
+    import proxmo_rllib
+
+    assert project["version"] == proxmo_rllib.__version__
+
+
+def test_every_package_that_is_imported_is_asked_for(repository, project):
+    """What the code imports, but neither Python nor the project has, stands in pyproject.toml."""
+    asked = {canonicalize_name(Requirement(line).name) for line in project["dependencies"]}
+    extras = [line for lines in project["optional-dependencies"].values() for line in lines]
+    asked |= {canonicalize_name(Requirement(line).name) for line in extras}
+    ours = {"env_wrappers", "proxmo_rllib", "tuned_examples"}
+    distributions = metadata.packages_distributions()
+    for top in ours | {"benchmarks", "tests"}:
+        for path in (repository / top).rglob("*.py"):
+            for name in imported(path) - ours - sys.stdlib_module_names:
+                providers = {canonicalize_name(distribution) for distribution in distributions.get(name, [name])}
+                assert providers & asked, f"{path} imports {name}, of {providers}"
+
+
+def imported(path: Path) -> set[str]:
+    """The top names that a file imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names.add(node.module.partition(".")[0])
+    return names
