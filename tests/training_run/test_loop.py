@@ -1,0 +1,145 @@
+"""The loop of a run, with an algorithm that only counts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from env_wrappers.panels import Panel
+from proxmo_rllib import StopCriteria
+from proxmo_rllib.training_run import RunFolder
+from proxmo_rllib.training_run.loop import Run
+
+
+class Counting:
+    """Takes the place of ProxMO: succeeds more often the longer it trains."""
+
+    def __init__(self, panel=True, evaluation_interval=None, iteration=0):
+        tasks = Panel("p", 1, "env", {}, tuple("abcdefghij")) if panel else None
+        self.config = SimpleNamespace(panel=tasks, engine="vllm", seed=3)
+        self.iteration = iteration
+        self.evaluated_at: list[int] = []
+        self._interval = evaluation_interval
+
+    def train(self):
+        self.iteration += 1
+        result = {"training_iteration": self.iteration, "env_runners": {"num_episodes": 8, "num_successes": 4}}
+        if self._interval and self.iteration % self._interval == 0:
+            result["evaluation"] = self.evaluate()
+        return result
+
+    def evaluate(self):
+        self.evaluated_at.append(self.iteration)
+        rate = min(1.0, 0.1 + 0.2 * self.iteration)
+        return {"success_rate": rate, "num_episodes": 10, "seconds": 0.5}
+
+    def save_to_path(self, path):
+        Path(path).mkdir()
+        (Path(path) / "rllib_checkpoint.json").write_text(str(self.iteration))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.write_json("run.json", {"file": "x.py"})
+    return folder
+
+
+def lines(folder):
+    return [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+
+
+def test_a_run_is_scored_before_and_after_and_says_so(folder):
+    algo = Counting()
+    outcome = Run(algo, folder, StopCriteria(iterations=3), checkpoint_every=2).train()
+    assert algo.evaluated_at == [0, 3]
+    assert outcome.before.rate == pytest.approx(0.1)
+    assert outcome.after.rate == pytest.approx(0.7)
+    summary = folder.read_json("summary.json")
+    assert summary["success_before"] == pytest.approx(0.1)
+    assert summary["success_after"] == pytest.approx(0.7)
+    assert summary["interval_after"][0] < 0.7 < summary["interval_after"][1]
+    assert (summary["panel_size"], summary["engine"], summary["seed"], summary["iterations"]) == (10, "vllm", 3, 3)
+    assert [line["iteration"] for line in lines(folder)] == [0, 1, 2, 3]
+    assert lines(folder)[3]["evaluation/success_rate"] == pytest.approx(0.7)
+    assert [path.name for path in folder.whole_checkpoints()] == ["iteration_000002", "iteration_000003"]
+
+
+def test_the_end_is_not_evaluated_twice(folder):
+    algo = Counting(evaluation_interval=3)
+    Run(algo, folder, StopCriteria(iterations=3)).train()
+    assert algo.evaluated_at == [0, 3]
+
+
+def test_success_on_the_panel_ends_a_run(folder):
+    algo = Counting(evaluation_interval=1)
+    outcome = Run(algo, folder, StopCriteria(iterations=100, success_rate=0.65)).train()
+    assert outcome.iterations == 3
+    assert "success rate" in outcome.reason
+
+
+def test_a_run_without_a_panel_trains_too(folder):
+    outcome = Run(Counting(panel=False), folder, StopCriteria(iterations=1)).train()
+    assert outcome.before is None
+    assert "success_before" not in folder.read_json("summary.json")
+
+
+def test_an_interruption_ends_it_after_the_iteration_with_a_checkpoint_and_no_evaluation(folder):
+    algo = Counting()
+    outcome = Run(
+        algo, folder, StopCriteria(), interrupted=lambda: "interrupted by Ctrl-C" if algo.iteration == 2 else None
+    ).train()
+    assert outcome.interrupted
+    assert outcome.iterations == 2
+    assert algo.evaluated_at == [0]
+    assert folder.latest_checkpoint().name == "iteration_000002"
+    assert [line["iteration"] for line in lines(folder)] == [0, 1, 2]
+
+
+def test_a_resumed_run_remembers_its_score_before_training_and_its_minutes(folder):
+    Run(Counting(), folder, StopCriteria(iterations=2)).train()
+    record = folder.read_json("run.json")
+    folder.write_json("run.json", record | {"minutes": 60.0})
+    algo = Counting(iteration=2)
+    outcome = Run(algo, folder, StopCriteria(iterations=3)).train()
+    assert outcome.before.rate == pytest.approx(0.1)
+    assert algo.evaluated_at == [3]
+    assert outcome.minutes > 60
+
+
+def test_a_run_that_is_resumed_at_its_end_does_nothing(folder):
+    Run(Counting(), folder, StopCriteria(iterations=2)).train()
+    outcome = Run(Counting(iteration=2), folder, StopCriteria(iterations=2)).train()
+    assert outcome.iterations == 2
+    assert len(lines(folder)) == 3
+
+
+def test_observers_see_every_iteration_and_its_recorded_episodes(folder):
+    seen = []
+
+    class Watching:
+        def on_panel(self, score, iteration):
+            seen.append(("panel", iteration))
+
+        def on_iteration(self, progress, metrics, episodes):
+            seen.append(("iteration", progress.iteration, [e["episode"] for e in episodes]))
+
+        def on_checkpoint(self, checkpoint):
+            seen.append(("checkpoint", checkpoint.name))
+
+    class Recording(Counting):
+        def train(self):
+            with folder.episodes.open("a") as file:
+                file.write(json.dumps({"episode": self.iteration}) + "\n")
+            return super().train()
+
+    Run(Recording(), folder, StopCriteria(iterations=2), observers=[Watching()]).train()
+    assert seen == [
+        ("panel", 0),
+        ("iteration", 1, [0]),
+        ("iteration", 2, [1]),
+        ("checkpoint", "iteration_000002"),
+    ]
