@@ -219,7 +219,6 @@ class ProxMO(Algorithm):
         """Replaces dead engines, waits for an environment runner if all are dead, and connects them anew."""
         if self.pool.restart_dead():
             self._each_runner_connects()
-        self.metrics.log_value("num_engine_restarts", self.pool.num_restarts, reduce="max", window=1)
         group = self.env_runner_group
         deadline = time.monotonic() + _RUNNER_RESTART_S
         while group.num_remote_env_runners():
@@ -276,6 +275,7 @@ class ProxMO(Algorithm):
         error = float(np.abs(scores - expected).max())
         self.metrics.log_value("weight_transfer_error", error, reduce="max", window=1)
         self.metrics.log_value("policy_version", version, reduce="max", window=1)
+        self.metrics.log_value("num_engine_restarts", self.pool.num_restarts, reduce="max", window=1)
         if not error <= self.config.weight_tolerance():
             raise WeightTransferError(
                 f"After the transfer of version {version} the logprobs of a fixed prompt differ by {error:.3g} between "

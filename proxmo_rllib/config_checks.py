@@ -31,7 +31,7 @@ class Rule:
 
 def _whole(minimum: int) -> Rule:
     return Rule(
-        lambda value: isinstance(value, Integral) and not isinstance(value, bool) and value >= minimum,
+        lambda value: not isinstance(value, bool) and isinstance(value, Integral) and int(value) >= minimum,
         f"a whole number of at least {minimum}",
     )
 
@@ -40,10 +40,10 @@ def _number(minimum: float, maximum: float = math.inf) -> Rule:
     upper = "" if maximum == math.inf else f" and at most {maximum:g}"
     return Rule(
         lambda value: (
-            isinstance(value, Real)
-            and not isinstance(value, bool)
+            not isinstance(value, bool)
+            and isinstance(value, Real)
             and math.isfinite(value)
-            and minimum <= value <= maximum
+            and minimum <= float(value) <= maximum
         ),
         f"a finite number of at least {minimum:g}{upper}",
     )

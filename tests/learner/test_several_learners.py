@@ -1,0 +1,83 @@
+"""Two learners in two processes compute what one computes."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+
+from proxmo_rllib import ProxMOConfig
+from proxmo_rllib.learner import GroupedTrainingData
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    folder = tempfile.mkdtemp(prefix="ray_")
+    ray.init(
+        num_cpus=4,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=200 * 2**20,
+        _temp_dir=folder,
+    )
+    yield
+    ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_inspect() -> Callable[[Any], dict[str, Any]]:
+    """Made in a function, so that Ray's processes, which know no tests, get the function itself."""
+
+    def inspect(learner: Any) -> dict[str, Any]:
+        parameters = dict(learner.policy.lm.named_parameters())
+        return {
+            "gradients": {name: p.grad.numpy().copy() for name, p in parameters.items() if p.grad is not None},
+            "weights": {name: p.detach().numpy().copy() for name, p in parameters.items()},
+            "version": learner.policy_version,
+        }
+
+    return inspect
+
+
+def test_gradient_does_not_depend_on_the_number_of_learners(config: ProxMOConfig, tools: Any):
+    """Groups of unequal size, so that the shards have unequal numbers of sequences, tokens and micro-batches."""
+    config.training(kl_coef=0.1, entropy_coef=0.05, max_tokens_per_microbatch=60, num_groups=3, lr=1e-4)
+    groups = [*tools.groups(1, 3, max_turns=12), *tools.groups(4, 3, max_turns=2, seed=1)[1:]]
+    alone = tools.build(config)
+    tools.update(alone, groups)
+    inspect = make_inspect()
+    expected = inspect(alone)
+
+    config.learners(num_learners=2, num_gpus_per_learner=0)
+    learners = config.copy(copy_frozen=False).build_learner_group(spaces=tools.spaces)
+
+    try:
+        data = GroupedTrainingData(
+            group_refs=[ray.put(group) for group in groups], group_tokens=[group.num_tokens for group in groups]
+        )
+        learners.update(training_data=data, num_epochs=1)
+        seen = [result.get() for result in learners.foreach_learner(inspect)]
+        state = learners.get_state()["learner"]
+    finally:
+        learners.shutdown()
+    assert len(seen) == 2
+    scale = max(float(np.abs(gradient).max()) for gradient in expected["gradients"].values())
+    assert scale > 1e-4
+    for rank in seen:
+        assert rank["version"] == expected["version"] == 1
+        for name, gradient in expected["gradients"].items():
+            np.testing.assert_allclose(rank["gradients"][name], gradient, rtol=1e-3, atol=1e-5 * scale, err_msg=name)
+    for name, weight in seen[0]["weights"].items():
+        assert np.array_equal(weight, seen[1]["weights"][name])
+    copy = tools.build(config.copy(copy_frozen=False).learners(num_learners=0))
+    copy.set_state(state)
+    for name, weight in inspect(copy)["weights"].items():
+        assert np.array_equal(weight, seen[0]["weights"][name])
+    assert copy.policy_version == 1
