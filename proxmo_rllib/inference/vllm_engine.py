@@ -150,7 +150,7 @@ class VLLMEngine:
 
 def engine_arguments(config: EngineConfig, folder: str) -> dict[str, Any]:
     """Arguments of vLLM's AsyncEngineArgs; `config.engine_kwargs` override them."""
-    platform = internals.cpu_settings() if internals.platform_is_cpu() else {}
+    platform = internals.cpu_settings(config.max_model_len) if internals.platform_is_cpu() else {}
     return {
         "model": folder,
         "dtype": config.dtype,

@@ -60,7 +60,7 @@ def platform_is_cpu() -> bool:
     return bool(current_platform.is_cpu())
 
 
-def cpu_settings() -> dict[str, Any]:
+def cpu_settings(max_model_len: int) -> dict[str, Any]:
     """Engine arguments that only make sense on a CPU."""
     # AsyncLLM has a process for the scheduler in any case; this puts the model into the same one instead of a third,
     # which vLLM would pin to core 0.
@@ -71,6 +71,10 @@ def cpu_settings() -> dict[str, Any]:
         "enforce_eager": True,  # compiling takes over a minute and gains nothing
         "kv_cache_memory_bytes": 512 << 20,  # left alone it takes a share of the machine's memory
         "block_size": 32,  # the default of 128 would never share a prefix of shorter prompts
+        # A prompt that is cut in two makes vLLM wind a seeded request's generator back, which a CPU generator cannot
+        # ("CPU Generator does not use offset"), and the engine dies of it. So prompts are taken whole.
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(8192, max_model_len),
     }
 
 
