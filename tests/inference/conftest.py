@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from proxmo_rllib.inference.engine import Engine, EngineConfig, build_engine
 from proxmo_rllib.inference.weights import serialise
 
 VOCAB = 160
+Kind = Literal["vllm", "transformers"]
 # vLLM takes half a minute to start; the transformers engine none.
 KINDS = ["transformers", pytest.param("vllm", marks=pytest.mark.slow)]
 
@@ -75,11 +76,11 @@ def perturb(model: torch.nn.Module, seed: int) -> None:
 
 
 @pytest.fixture(scope="session", params=KINDS)
-def kind(request: pytest.FixtureRequest) -> str:
+def kind(request: pytest.FixtureRequest) -> Kind:
     return request.param
 
 
-def serve(kind: str, folder: Path, *, tied: bool) -> Iterator[Served]:
+def serve(kind: Kind, folder: Path, *, tied: bool) -> Iterator[Served]:
     reference = tiny_model(folder, tied=tied)
     loop = asyncio.new_event_loop()
     config = EngineConfig(model=str(folder), kind=kind, max_model_len=256, max_num_seqs=8)
@@ -90,12 +91,12 @@ def serve(kind: str, folder: Path, *, tied: bool) -> Iterator[Served]:
 
 
 @pytest.fixture(scope="module")
-def tied(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def tied(kind: Kind, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     yield from serve(kind, tmp_path_factory.mktemp("tied"), tied=True)
 
 
 @pytest.fixture(scope="module")
-def untied(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def untied(kind: Kind, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     yield from serve(kind, tmp_path_factory.mktemp("untied"), tied=False)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ import pytest
 import ray
 import torch
 
-from proxmo_rllib.inference.client import MAX_IMBALANCE, PoolClient
+from proxmo_rllib.inference.client import PoolClient
 from proxmo_rllib.inference.engine import EngineConfig, EngineDeadError, StaleEngineError
 from proxmo_rllib.inference.pool import InferencePool
 from proxmo_rllib.inference.weights import WeightsMismatchError, serialise
 from proxmo_rllib.types import Completion, SamplingParams
+
+pytestmark = pytest.mark.slow
 
 PROMPT = np.arange(30, dtype=np.int32)
 
@@ -192,25 +194,8 @@ def test_a_model_that_is_not_there_is_named_at_start(cluster: None, config: Engi
         InferencePool(replace(config, model=str(tmp_path / "none")), 1)
 
 
-def test_bundles_name_what_each_engine_reserves(config: EngineConfig) -> None:
-    assert InferencePool.resource_bundles(config, 2) == [{"CPU": 0.5}, {"CPU": 0.5}]
-    assert InferencePool.resource_bundles(replace(config, num_gpus=2), 1) == [{"CPU": 0.5, "GPU": 2}]
-
-
-def test_requests_with_one_affinity_stay_together_until_their_engine_is_overloaded() -> None:
-    client = PoolClient([object(), object()], 0)  # type: ignore[list-item]
-    assert {client._route(7) for _ in range(5)} == {1}
-    client._outstanding = [0, MAX_IMBALANCE]
-    assert client._route(7) == 1
-    client._outstanding = [0, MAX_IMBALANCE + 1]
-    assert client._route(7) == 0
-    client._alive = [True, False]
-    assert client._route(7) == 0
-
-
-@pytest.mark.slow
 def test_a_vllm_engine_whose_core_process_is_killed_is_replaced(
-    cluster: None, config: EngineConfig, model: Any, prompts: Callable[[int], list[list[int]]]
+    cluster: None, config: EngineConfig, model: Any
 ) -> None:
     pool = InferencePool(replace(config, kind="vllm"), 1)
     state = changed(model, 3)
