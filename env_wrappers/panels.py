@@ -12,6 +12,7 @@ import os
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -140,6 +141,27 @@ def named_panel(name: str, **env_kwargs: Any) -> Panel:
     return _NAMED[name](name, env_kwargs)
 
 
+def find_panel(word: str, **env_kwargs: Any) -> Panel:
+    """The panel that a word names: one of this package's, or a JSON file that `Panel.to_json` wrote.
+
+    Args:
+        word: of `panel_names()`, or a path.
+        **env_kwargs: of `named_panel`.
+
+    Raises:
+        ValueError: it names none, or the file holds none.
+        FileNotFoundError: the panel's data is not there.
+    """
+    if word in _NAMED:
+        return named_panel(word, **env_kwargs)
+    path = Path(word).expanduser()
+    if not path.is_file():
+        raise ValueError(
+            f"panel={word!r}: neither a panel of the package ({', '.join(_NAMED)}) nor a file that Panel.to_json wrote."
+        )
+    return Panel.from_json(path.read_text(encoding="utf-8"))
+
+
 def _alfworld_official(split: str, size: int, digest: str) -> Callable[[str, dict[str, Any]], Panel]:
     def build(name: str, env_kwargs: dict[str, Any]) -> Panel:
         if "games" not in env_kwargs and "ALFWORLD_DATA" not in os.environ:
@@ -163,6 +185,8 @@ def _alfworld_official(split: str, size: int, digest: str) -> Callable[[str, dic
 def _alfworld_generated(split: str, size: int, digest: str) -> Callable[[str, dict[str, Any]], Panel]:
     def build(name: str, env_kwargs: dict[str, Any]) -> Panel:
         tasks = tuple(f"generated/{split}/{index:06d}" for index in range(size))
+        # Where official games lie does not matter to generated ones.
+        env_kwargs = {key: value for key, value in env_kwargs.items() if key != "games"}
         return Panel(name, 1, "env_wrappers/ALFWorld-v0", {"seed": 0, **env_kwargs}, tasks, digest)
 
     return build

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before anything imports ray, vllm, transformers or wandb: they read these once.
@@ -97,3 +100,20 @@ def tiny_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     size = TinySize(hidden_size=64, num_layers=2, num_heads=2, intermediate_size=128, max_positions=1024)
     build_tiny_policy(folder, tokenizer, size)
     return folder
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    """A Ray of this test module's own, with eight CPUs to reserve, whatever the machine has."""
+    import ray
+
+    folder = tempfile.mkdtemp(prefix="ray_")  # not pytest's: the path of a socket may have 107 characters
+    options = {"num_cpus": 8, "include_dashboard": False, "log_to_driver": False, "object_store_memory": 200 * 2**20}
+    try:
+        ray.init(**options, _temp_dir=folder)
+    except Exception:  # Ray gives a busy machine half a minute, and raises no class of its own
+        ray.shutdown()
+        ray.init(**options, _temp_dir=folder)
+    yield
+    ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)

@@ -20,11 +20,16 @@ config = (
     .environment(ENV, env_config=ENV_CONFIG)
     .policy(pretrained="asset:alfworld-tiny", dtype="float32")
     .env_runners(num_env_runners=1, num_cpus_per_env_runner=0.5, max_turns=MAX_TURNS, max_concurrent_episodes=128)
+    .prompting(invalid_action_penalty=0.1)
     .inference(engine="vllm", max_model_len=512, max_num_seqs=128, max_response_tokens=10)
     .training(
         group_size=8,
         num_groups=16,
         lr=5e-4,
+        # Twelve turns: credit need not reach far, and what a step is worth says more than how the episode ended.
+        gamma=0.85,
+        step_weight=3.0,
+        estimator_options={"normalize_std": False},
         num_minibatches=4,
         clip_high=0.28,
         loss_weighting="episode",

@@ -58,8 +58,8 @@ class GamesEnv(TextEnv):
     def __init__(
         self,
         games: str | os.PathLike[str] | None = None,
-        rooms: Sequence[str] | None = None,
-        task_types: Sequence[str] | None = None,
+        rooms: str | Sequence[str] | None = None,
+        task_types: str | Sequence[str] | None = None,
         max_receptacles: int | None = None,
         max_objects: int | None = None,
         num_tasks: Mapping[str, int] | None = None,
@@ -71,7 +71,8 @@ class GamesEnv(TextEnv):
         Args:
             games: a folder of official games, as alfworld-download makes it ("$ALFWORLD_DATA" is understood), or a
                 games.jsonl(.xz); None generates games.
-            rooms: of "kitchen", "living_room", "bedroom", "bathroom"; None for all.
+            rooms: of "kitchen", "living_room", "bedroom", "bathroom"; None for all. One name, several
+                with commas between them, or a sequence.
             task_types: of the six official names (`problem.TASK_TYPES`); None for all that the rooms support.
             max_receptacles: generated games only: at most so many receptacles, 3 or more.
             max_objects: generated games only: at most so many portable objects, 2 or more.
@@ -116,8 +117,11 @@ class GamesEnv(TextEnv):
         }
 
 
-def _as_tuple(names: Sequence[str] | None) -> Any:
-    # A list, as configs read from files have, is as good; anything else is for the generator's config to refuse.
+def _as_tuple(names: str | Sequence[str] | None) -> Any:
+    # A list, as configs read from files have, is as good, and so is "kitchen,bedroom" from a command line; anything
+    # else is for the generator's config to refuse.
+    if isinstance(names, str):
+        return tuple(name.strip() for name in names.split(",") if name.strip())
     return tuple(names) if isinstance(names, list) else names
 
 

@@ -1,6 +1,7 @@
 """The command `proxmo`: one subcommand a module, imported only when it is called.
 
-A subcommand is a module `proxmo_rllib.cli.<name>` with `main(argv: list[str]) -> int`, which returns the exit status.
+A subcommand is a module `proxmo_rllib.cli.<name>`, with "_" for "-", with `main(argv: list[str]) -> int`, which returns
+the exit status.
 """
 
 from __future__ import annotations
@@ -13,10 +14,16 @@ COMMANDS = {
     "eval": "play a panel of tasks with a checkpoint, a model, an expert or at random",
     "play": "play a task yourself, or watch an agent play it",
     "view": "read the recorded episodes of a run",
+    "warm-start": "make a tiny policy by imitation, to start a training from",
     "tune": "search over settings of a tuned example with Ray Tune",
     "doctor": "check the installation and the machine, and say what to do",
     "submit": "train on a Ray cluster, and follow it",
 }
+
+
+def module_of(name: str) -> str:
+    """The module of a subcommand."""
+    return f"proxmo_rllib.cli.{name.replace('-', '_')}"
 
 
 def usage() -> str:
@@ -51,5 +58,5 @@ def main(argv: list[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"proxmo: there is no command {name!r}\n\n{usage()}", file=sys.stderr)
         return 2
-    status: int = importlib.import_module(f"proxmo_rllib.cli.{name}").main(rest)
+    status: int = importlib.import_module(module_of(name)).main(rest)
     return status

@@ -30,7 +30,7 @@ from proxmo_rllib.cli.session import (
     requested,
     start_ray,
 )
-from proxmo_rllib.cli.settings import ExampleError, apply_settings, load_example, read_panel, split_settings
+from proxmo_rllib.cli.settings import ExampleError, apply_settings, load_example, split_settings
 
 if TYPE_CHECKING:
     from proxmo_rllib.config import ProxMOConfig
@@ -115,7 +115,8 @@ def _config(arguments: argparse.Namespace) -> ProxMOConfig:
         config.policy(pretrained=policy.pretrained)
     apply_settings(config, arguments.settings)
     if arguments.panel:
-        config.evaluation(panel=read_panel(arguments.panel))
+        config.evaluation(panel=arguments.panel)
+    config.panel = config.resolved_panel()
     if config.panel is None:
         raise ValueError("The config has no panel: name one with --panel.")
     if arguments.repeats is not None:

@@ -113,10 +113,8 @@ def _no_cluster(address: str, reason: str) -> str:
 
 def requested(config: ProxMOConfig) -> dict[str, float]:
     """The resources that a run reserves: of the algorithm, its runners, learners and engines."""
-    from proxmo_rllib.algorithm import ProxMO
-
     total: dict[str, float] = {}
-    for bundle in ProxMO.default_resource_request(config).bundles:
+    for bundle in config.algo_class.default_resource_request(config).bundles:
         for name, amount in bundle.items():
             total[name] = total.get(name, 0.0) + amount
     return {name: amount for name, amount in total.items() if amount}

@@ -1,8 +1,9 @@
 """A tuned example, and what the command line changes in it.
 
-A tuned example is a Python file that defines `config` (a ProxMOConfig), and may define `stop` (StopCriteria) and, for
-`proxmo tune`, `tune_config` and `run_config`. On the command line `key=value` replaces a setting of the config;
-`key.entry=value` one of a setting that is a dictionary.
+A tuned example is a Python file that defines `config` (a ProxMOConfig). It may define `stop` (StopCriteria),
+`warm_start` (a WarmStart, which makes the policy where the config names none) and, for `proxmo tune`, `tune_config` and
+`run_config`. On the command line `key=value` replaces a setting of the config; `key.entry=value` one entry of a setting
+that is a dictionary.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 from proxmo_rllib.stopping import StopCriteria
 
 if TYPE_CHECKING:
-    from env_wrappers.panels import Panel
     from proxmo_rllib.config import ProxMOConfig
+    from proxmo_rllib.imitation import WarmStart
 
 _TRUE, _FALSE, _NONE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}, {"none", "null"}
 
@@ -37,6 +38,7 @@ class Example:
     path: Path
     config: ProxMOConfig
     stop: StopCriteria
+    warm_start: WarmStart | None = None  # makes the policy, where the config names none
     tune_config: Any = None  # ray.tune.TuneConfig
     run_config: Any = None  # ray.tune.RunConfig
 
@@ -49,7 +51,7 @@ def load_example(path: Path) -> Example:
     """
     from proxmo_rllib.config import ProxMOConfig
 
-    module = _run_file(path)
+    module = run_file(path)
     config = getattr(module, "config", None)
     if not isinstance(config, ProxMOConfig):
         found = "nothing of that name" if config is None else f"{type(config).__name__}"
@@ -63,12 +65,18 @@ def load_example(path: Path) -> Example:
         path=path,
         config=config,
         stop=stop,
+        warm_start=getattr(module, "warm_start", None),
         tune_config=getattr(module, "tune_config", None),
         run_config=getattr(module, "run_config", None),
     )
 
 
-def _run_file(path: Path) -> ModuleType:
+def run_file(path: Path) -> ModuleType:
+    """Runs a Python file as a module.
+
+    Raises:
+        ExampleError: there is no such file, or it raises.
+    """
     if not path.is_file():
         near = sorted(str(other) for other in path.parent.glob("*.py") if other.name != "__init__.py")
         there = f"; {path.parent} has {', '.join(near)}" if near else ""
@@ -116,7 +124,7 @@ def apply_settings(config: ProxMOConfig, settings: Mapping[str, str]) -> None:
             raise ValueError(f"{key}={text!r}: there is no such setting{_nearest(name, vars(config))}")
         present = getattr(config, name)
         if name == "panel" and not path:
-            value: Any = read_panel(text)
+            value: Any = None if text.lower() in _NONE else text  # a name, which `validate` looks up
         elif path:
             value = _with_entry(key, present, path, text)
         else:
@@ -205,23 +213,3 @@ def _with_entry(key: str, present: Any, path: Sequence[str], text: str) -> dict[
 def _nearest(name: str, known: Mapping[str, Any]) -> str:
     near = difflib.get_close_matches(name, [key for key in known if not key.startswith("_")], n=1)
     return f"; did you mean {near[0]!r}?" if near else "; the methods of ProxMOConfig list them."
-
-
-def read_panel(text: str) -> Panel:
-    """A panel by the name of one of the package's, or from a JSON file.
-
-    Raises:
-        ValueError: neither.
-        FileNotFoundError: its data is not there.
-    """
-    from env_wrappers.panels import Panel, named_panel, panel_names
-
-    if text in panel_names():
-        return named_panel(text)
-    path = Path(text).expanduser()
-    if path.is_file():
-        return Panel.from_json(path.read_text(encoding="utf-8"))
-    raise ValueError(
-        f"panel={text!r}: neither a panel of the package ({', '.join(panel_names())}) nor a JSON file "
-        "(Panel.to_json writes one)."
-    )

@@ -99,16 +99,14 @@ def main(argv: list[str]) -> int:
             example = replace(example, stop=replace(example.stop, iterations=arguments.iterations))
         if arguments.dry_run:
             return _dry_run(example)
-        from proxmo_rllib.cli.preflight import validate
-
-        validate(example.config)
+        policy_exists = check_before_ray(example)
         folder = _run_folder(arguments, settings)
     except _REFUSALS as error:
         print(f"proxmo train: {error}", file=sys.stderr)
         return 1
     with _terminal(arguments.verbose, folder.log) as console:
         try:
-            outcome = _train(arguments, example, folder, checkpoint, console, started)
+            outcome = _train(arguments, example, folder, checkpoint, console, started, policy_exists)
         except KeyboardInterrupt:
             console.print("stopped at once", style="yellow")
             _say_resume(console, arguments.script, folder)
@@ -122,6 +120,29 @@ def main(argv: list[str]) -> int:
         _say_end(console, arguments.script, folder, outcome)
     print(json.dumps(outcome.summary(example.config)), flush=True)
     return 130 if outcome.interrupted else 0
+
+
+def check_before_ray(example: Example) -> bool:
+    """Finds what can be found wrong without Ray and weights; a warm start that was made before becomes the policy.
+
+    Returns:
+        Whether there is a policy: a warm start may have to make it first.
+
+    Raises:
+        ValueError: naming the setting, its value and the remedy.
+        FileNotFoundError: data that the environment needs is not there.
+    """
+    from proxmo_rllib.cli.preflight import validate
+
+    config = example.config
+    if config.pretrained is None and example.warm_start is not None:
+        made = example.warm_start.cached()
+        if made is None:
+            config.copy(copy_frozen=False).policy(pretrained="made-by-the-warm-start").validate()
+            return False
+        config.policy(pretrained=made)
+    validate(config)
+    return True
 
 
 def _resumed(path: Path | None) -> tuple[Path | None, dict[str, str]]:
@@ -166,8 +187,10 @@ def _train(
     checkpoint: Path | None,
     console: Console,
     started: float,
+    policy_exists: bool,
 ) -> Outcome:
     from proxmo_rllib.cli.live import make_view
+    from proxmo_rllib.cli.preflight import validate
     from proxmo_rllib.training_run.loop import Observer, Run
 
     config = example.config.debugging(run_folder=str(folder.path))
@@ -182,6 +205,10 @@ def _train(
         last.callback(_shutdown)
         if arguments.wandb:
             observers.append(_wandb(arguments.wandb, folder, settings, last, console))
+        if not policy_exists and example.warm_start is not None:
+            view.status("making the policy that training starts from, by imitation: minutes, and only once")
+            config.policy(pretrained=example.warm_start.policy())
+            validate(config)
         view.status("starting engines, environments and learners")
         algo = config.build_algo()
         last.callback(algo.stop)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,21 +13,6 @@ from proxmo_rllib import ProxMOConfig
 from proxmo_rllib.learner import GroupedTrainingData
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    folder = tempfile.mkdtemp(prefix="ray_")
-    ray.init(
-        num_cpus=4,
-        include_dashboard=False,
-        log_to_driver=False,
-        object_store_memory=200 * 2**20,
-        _temp_dir=folder,
-    )
-    yield
-    ray.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def make_inspect() -> Callable[[Any], dict[str, Any]]:
@@ -46,7 +29,7 @@ def make_inspect() -> Callable[[Any], dict[str, Any]]:
     return inspect
 
 
-def test_gradient_does_not_depend_on_the_number_of_learners(config: ProxMOConfig, tools: Any):
+def test_gradient_does_not_depend_on_the_number_of_learners(local_ray: None, config: ProxMOConfig, tools: Any):
     """Groups of unequal size, so that the shards have unequal numbers of sequences, tokens and micro-batches."""
     config.training(kl_coef=0.1, entropy_coef=0.05, max_tokens_per_microbatch=60, num_groups=3, lr=1e-4)
     groups = [*tools.groups(1, 3, max_turns=12), *tools.groups(4, 3, max_turns=2, seed=1)[1:]]

@@ -1,0 +1,112 @@
+"""`proxmo play` and `proxmo eval` with players that need no Ray: a person, scripts, a policy in this process."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+
+from proxmo_rllib import ProxMOConfig
+from proxmo_rllib.cli import eval as evaluate
+from proxmo_rllib.cli import play
+from proxmo_rllib.evaluation.players import make_script, play_panel_with_script
+
+ENV = "env_wrappers/ALFWorld-v0"
+
+
+def test_a_person_plays_with_actions_listed_and_typed(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO("\ngo to toilet 1\nfly\nquit\n"))
+    assert play.main([ENV, "--task", "generated/train/000000", "env_config.rooms=bathroom"]) == 0
+    shown = capsys.readouterr().out
+    assert "Your task is to:" in shown
+    assert "inventory" in shown  # the list
+    assert "You arrive at toilet 1" in shown
+    assert "Nothing happens" in shown
+    assert "unfinished" in shown
+
+
+def test_the_end_of_the_input_ends_the_game(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert play.main([ENV]) == 0
+    assert "unfinished" in capsys.readouterr().out
+
+
+def test_an_expert_can_be_watched_until_it_succeeds(capsys):
+    assert play.main([ENV, "--agent", "expert", "--seed", "1", "env_config.rooms=bathroom"]) == 0
+    shown = capsys.readouterr().out
+    assert "success after" in shown
+    assert "> go to" in shown
+
+
+def test_a_policy_can_be_watched_without_ray(tiny_policy, capsys):
+    words = [ENV, "--agent", str(tiny_policy), "--max-turns", "2", "--seed", "1", "env_config.rooms=bathroom"]
+    assert play.main(words) == 0
+    assert "truncated after 2 turns" in capsys.readouterr().out
+
+
+def test_an_environment_that_is_not_there_is_named(capsys):
+    assert play.main(["env_wrappers/Nothing-v0"]) == 1
+    assert ENV in capsys.readouterr().err
+
+
+def test_completion_offers_what_is_admissible():
+    readline = pytest.importorskip("readline")
+    before = readline.get_completer()
+    with play.completing(["go to bed 1", "go to desk 1", "look"]):
+        complete = readline.get_completer()
+        assert [complete("go to", state) for state in range(3)] == ["go to bed 1", "go to desk 1", None]
+    assert readline.get_completer() is before
+
+
+def test_an_expert_solves_the_panel_and_a_random_player_does_not(tmp_path, capsys):
+    output = tmp_path / "result.json"
+    panel = "alfworld-generated-unseen-200"
+    assert evaluate.main(["--agent", "expert", "--panel", panel, "max_turns=50", "--output", str(output)]) == 0
+    shown = capsys.readouterr().out
+    assert "look_at_obj_in_light" in shown  # by task type
+    result = json.loads(output.read_text())
+    assert result["success"]["all"]["rate"] > 0.95
+    low, high = result["success"]["all"]["interval"]
+    assert low < result["success"]["all"]["rate"] <= high
+    assert len(result["episodes"]) == 200
+    assert evaluate.main(["--agent", "random", "--panel", panel, "--output", str(output)]) == 0
+    assert json.loads(output.read_text())["success"]["all"]["rate"] < 0.05
+
+
+def test_an_evaluation_is_the_same_every_time():
+    config = ProxMOConfig().environment(ENV).evaluation(panel="alfworld-generated-unseen-200").env_runners(max_turns=5)
+    panel = config.resolved_panel()
+    assert panel is not None
+    first, second = (play_panel_with_script(config, panel, "random", 1) for _ in range(2))
+    actions = [[turn.action for episode in result.episodes for turn in episode.turns] for result in (first, second)]
+    assert actions[0] == actions[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--agent", "expert"], "--panel or --config"),
+        (["--agent", "expert", "--panel", "nothing"], "alfworld-seen-140"),
+        (["./nothing"], "no such folder"),
+        (["some/model"], "--config"),
+    ],
+)
+def test_an_evaluation_that_cannot_be_is_refused(words, says, capsys, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert evaluate.main(words) == 1
+    assert says in capsys.readouterr().err
+
+
+def test_either_a_policy_or_a_script_is_evaluated(capsys):
+    for words in ([], ["some/model", "--agent", "expert"]):
+        with pytest.raises(SystemExit):
+            evaluate.main(words)
+        assert "either" in capsys.readouterr().err
+
+
+def test_an_environment_without_an_expert_is_said():
+    import random
+
+    with pytest.raises(ValueError, match="has none"):
+        make_script("expert", "env_wrappers/Other-v0", random.Random(0))

@@ -1,0 +1,135 @@
+"""Tuned examples, and what key=value changes in them."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxmo_rllib import ProxMOConfig, StopCriteria
+from proxmo_rllib.cli.settings import ExampleError, apply_settings, load_example, split_settings
+
+
+@pytest.fixture
+def config():
+    return ProxMOConfig().environment(
+        "env_wrappers/ALFWorld-v0",
+        env_config={"rooms": ("bathroom",), "max_receptacles": 6, "num_tasks": {"train": 10}},
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "key", "expected"),
+    [
+        ("lr=1e-5", "lr", 1e-5),
+        ("lr=1", "lr", 1.0),
+        ("group_size=4", "group_size", 4),
+        ("max_tokens_per_microbatch=1e4", "max_tokens_per_microbatch", 10_000),
+        ("gradient_checkpointing=true", "gradient_checkpointing", True),
+        ("show_admissible=0", "show_admissible", False),
+        ("engine=transformers", "engine", "transformers"),
+        ("history=2", "history", 2),
+        ("history=none", "history", None),
+        ("pretrained=some/model", "pretrained", "some/model"),
+        ("num_cpus_per_env_runner=0.5", "num_cpus_per_env_runner", 0.5),
+        ("system_message=a=b", "system_message", "a=b"),
+        ("panel=alfworld-seen-140", "panel", "alfworld-seen-140"),
+        ("engine_kwargs.enforce_eager=true", "engine_kwargs", {"enforce_eager": True}),
+    ],
+)
+def test_a_setting_gets_the_type_that_it_has(config, setting, key, expected):
+    apply_settings(config, split_settings([setting]))
+    value = getattr(config, key)
+    assert value == expected
+    assert type(value) is type(expected)
+
+
+def test_dots_reach_into_dictionaries_and_leave_the_rest(config):
+    apply_settings(
+        config,
+        split_settings(
+            ["env_config.max_receptacles=8", "env_config.rooms=kitchen,bedroom", "env_config.num_tasks.train=5"]
+        ),
+    )
+    assert dict(config.env_config) == {
+        "rooms": ("kitchen", "bedroom"),
+        "max_receptacles": 8,
+        "num_tasks": {"train": 5},
+    }
+
+
+def test_an_entry_that_a_dictionary_lacks_can_be_added(config):
+    apply_settings(config, {"env_config.max_objects": "4", "env_config.games": "/data/games"})
+    assert config.env_config["max_objects"] == 4
+    assert config.env_config["games"] == "/data/games"
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "says"),
+    [
+        ("psc_bta", "1", "did you mean 'psc_beta'"),
+        ("training", "1", "no such setting"),  # a method
+        ("_known_keys", "1", "no such setting"),
+        ("group_size", "2.5", "whole number"),
+        ("lr", "fast", "a number"),
+        ("gradient_checkpointing", "perhaps", "true or false"),
+        ("env_config", "bathroom", "dictionary"),
+        ("lr.x", "1", "no dictionary"),
+    ],
+)
+def test_what_cannot_be_set_is_refused_with_key_and_value(config, key, text, says):
+    with pytest.raises(ValueError, match=says) as refused:
+        apply_settings(config, {key: text})
+    assert key in str(refused.value)
+    assert text in str(refused.value)
+
+
+def test_a_word_that_is_no_setting_is_refused():
+    with pytest.raises(ValueError, match="key=value"):
+        split_settings(["lr"])
+
+
+def test_an_example_defines_a_config_and_may_say_when_to_stop(tmp_path):
+    path = tmp_path / "example.py"
+    path.write_text("from proxmo_rllib import *\nconfig = ProxMOConfig()\nstop = StopCriteria(iterations=2)\n")
+    example = load_example(path)
+    assert example.stop == StopCriteria(iterations=2)
+    path.write_text("from proxmo_rllib import *\nconfig = ProxMOConfig()\n")
+    assert load_example(path).stop == StopCriteria()
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("x = 1", "must define `config`"),
+        ("config = {'lr': 1}", "it has dict"),
+        ("from proxmo_rllib import *\nconfig = ProxMOConfig()\nstop = 5", "`stop` is a int"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("config = (", "SyntaxError"),
+    ],
+)
+def test_a_file_that_is_no_example_is_refused_by_name(tmp_path, source, says):
+    path = tmp_path / "wrong.py"
+    path.write_text(source)
+    with pytest.raises(ExampleError, match=says) as refused:
+        load_example(path)
+    assert "wrong.py" in str(refused.value)
+
+
+def test_a_misspelt_file_is_answered_with_those_that_are_there(repository):
+    with pytest.raises(ExampleError, match=r"quickstart\.py"):
+        load_example(repository / "tuned_examples" / "quikstart.py")
+
+
+def test_what_an_example_defines_travels_to_processes_that_cannot_import_it(tmp_path):
+    import subprocess
+    import sys
+
+    from ray import cloudpickle
+
+    path = tmp_path / "own_env.py"
+    path.write_text(
+        "from proxmo_rllib import ProxMOConfig\nclass Own:\n    answer = 42\nconfig = ProxMOConfig().environment(Own)\n"
+    )
+    sent = cloudpickle.dumps(load_example(path).config.env)
+    reader = "import pickle, sys; print(pickle.loads(sys.stdin.buffer.read()).answer)"
+    answer = subprocess.run([sys.executable, "-c", reader], input=sent, capture_output=True, check=True)
+    assert answer.stdout.strip() == b"42"

@@ -1,0 +1,183 @@
+"""`proxmo train`: what it refuses before any long work, and what it shows."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from proxmo_rllib import StopCriteria
+from proxmo_rllib.cli.interruption import Interruption
+from proxmo_rllib.cli.live import LiveView, PlainView, duration, make_view, sparkline
+from proxmo_rllib.cli.train import brief, main, parse, resume_command
+from proxmo_rllib.training_run import PanelScore, Progress, RunFolder
+
+
+@pytest.fixture
+def example(tmp_path, monkeypatch, tiny_policy):
+    """A file with a config that is right, in an empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    path = tmp_path / "example.py"
+    path.write_text(
+        "from proxmo_rllib import ProxMOConfig\n"
+        "config = ProxMOConfig().environment('env_wrappers/ALFWorld-v0', env_config={'rooms': ('bathroom',)})"
+        f".policy(pretrained={str(tiny_policy)!r})\n"
+    )
+    return path
+
+
+def test_settings_and_options_may_stand_in_any_order():
+    arguments = parse(["x.py", "lr=1", "--iterations", "3", "seed=2", "--run-dir", "out"])
+    assert arguments.settings == {"lr": "1", "seed": "2"}
+    assert arguments.iterations == 3
+    assert arguments.run_dir == Path("out")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["x.py", "lr"], "key=value"),
+        (["x.py", "--iterations", "0"], "--iterations 0"),
+        (["x.py", "--keep-checkpoints", "0"], "--keep-checkpoints 0"),
+        (["x.py", "--resume", "a", "--run-dir", "b"], "one of them"),
+    ],
+)
+def test_a_command_line_that_makes_no_sense_is_refused(words, says, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parse(words)
+    assert stopped.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["psc_bta=1"], "did you mean 'psc_beta'"),
+        (["group_size=1"], "at least 2"),
+        (["lr=fast"], "lr='fast'"),
+        (["env=env_wrappers/Nothing-v0"], "env_wrappers/ALFWorld-v0"),
+        (["env_config.rooms=cellar"], "cellar"),
+        (["panel=nothing"], "alfworld-seen-140"),
+        (["--address", "127.0.0.1:1"], "127.0.0.1:1"),
+        (["--resume", "nothing"], "nothing"),
+        (["pretrained=no-such/model"], "no-such/model"),
+    ],
+    ids=str,
+)
+def test_a_mistake_is_said_in_a_line_before_ray_starts_and_leaves_no_run_behind(example, words, says, capsys):
+    assert main([str(example), *words]) == 1
+    printed = capsys.readouterr()
+    assert says in printed.err
+    assert "Traceback" not in printed.err
+    assert printed.out == ""
+    assert not (example.parent / "runs").exists()
+
+
+def test_a_folder_that_holds_a_run_is_not_mixed_with_another(tmp_path, example, capsys):
+    RunFolder(tmp_path / "old").write_json("run.json", {})
+    assert main([str(example), "--run-dir", "old"]) == 1
+    assert "--resume old" in capsys.readouterr().err
+
+
+def test_a_dry_run_checks_everything_but_the_weights(example, capsys):
+    assert main([str(example), "num_engines=2", "--dry-run"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "10,000 tasks" in printed
+    assert "Your task is to:" in printed
+    assert "tokens of" in printed
+    assert "not checked" in printed  # the weights
+    assert not (example.parent / "runs").exists()
+
+
+def test_a_dry_run_without_a_tokenizer_says_what_it_could_not_check(example, capsys):
+    assert main([str(example), "pretrained=no-such/model", "--dry-run"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "first prompt not checked" in printed
+    assert "no-such/model" in printed
+
+
+def test_the_resume_command_is_what_one_types(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = resume_command(Path("tuned examples/x.py"), tmp_path / "runs" / "a")
+    assert command == "proxmo train 'tuned examples/x.py' --resume runs/a"
+    assert resume_command(Path("x.py"), Path("/elsewhere/a")).endswith("/elsewhere/a")
+
+
+def test_an_error_from_another_process_is_said_without_its_traceback():
+    class RemoteError(Exception):
+        cause = ValueError("max_model_len=5: too short")
+
+    assert brief(RemoteError("ray::Learner() ... Traceback ...")) == "max_model_len=5: too short"
+    assert (
+        brief(RuntimeError("Traceback (most recent call last):\n  x\nKeyError: 'a'")) == "RuntimeError: KeyError: 'a'"
+    )
+
+
+def progress(iteration, minutes, panel=None):
+    return Progress(
+        iteration=iteration,
+        minutes=minutes,
+        successes=30,
+        episodes=40,
+        episode_return=0.75,
+        turns=5.5,
+        invalid_rate=0.02,
+        errors=0,
+        sampling_s=6.0,
+        learning_s=3.0,
+        transfer_s=0.2,
+        rollout_tokens_per_s=512.0,
+        learner_tokens_per_s=4096.0,
+        policy_version=iteration,
+        weight_error=1e-6,
+        panel=panel,
+    )
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_view_shows_what_one_wants_to_know(terminal):
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=terminal, width=120, soft_wrap=not terminal)
+    view = make_view(console, StopCriteria(iterations=20), "quickstart")
+    assert isinstance(view, LiveView if terminal else PlainView)
+    with view:
+        view.on_panel(PanelScore(5, 10, 1.0), 0)
+        view.on_iteration(progress(1, 1.0), {}, [])
+        view.on_iteration(progress(2, 2.0, PanelScore(9, 10, 2.0)), {}, [])
+    shown = out.getvalue()
+    for text in ("2/20", "75.0%", "0.75", "5.5", "2.0%", "512 tok/s", "4096 tok/s", "playing 6.0 s", "90.0%"):
+        assert text in shown, text
+    assert "ETA 18 min" in shown
+    assert "50.0%" in shown  # the panel before
+
+
+def test_times_and_bars_are_readable():
+    assert [duration(minutes) for minutes in (0.5, 4.2, 65)] == ["30 s", "4 min", "1 h 05 min"]
+    assert sparkline([0.0, 0.5, 1.0, float("nan"), 2.0]) == "▁▅█ █"
+    assert len(sparkline([0.5] * 100)) == 40
+
+
+def test_the_first_signal_waits_for_the_iteration_and_the_second_does_not():
+    said: list[str] = []
+    before = signal.getsignal(signal.SIGINT)
+    with Interruption(said.append) as interruption:
+        interruption.be_patient()
+        assert interruption.reason() is None
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0)
+        assert interruption.reason() == "interrupted by SIGTERM"
+        assert "after this iteration" in said[0]
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_while_nothing_is_trained_yet_the_first_signal_ends_it():
+    with Interruption(print), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
