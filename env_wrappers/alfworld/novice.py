@@ -27,6 +27,7 @@ class Novice(SearchingExpert):
         idleness: float = 0.15,
         openness: float = 0.6,
         distraction: float = 0.1,
+        memory: float = 0.0,
         slips: Sequence[float] = (0.0, 0.15, 0.3),
     ) -> None:
         """Make a player.
@@ -37,6 +38,7 @@ class Novice(SearchingExpert):
             idleness: share of its other actions that are anything admissible.
             openness: chance that it opens a closed receptacle that it stands at.
             distraction: chance that it picks up something else that it sees.
+            memory: chance that it goes where the expert would look next, and not just anywhere.
             slips: shares of actions that go wrong; each episode draws one. Who has never seen "Nothing happens." does
                 not know what to do about it.
         """
@@ -45,6 +47,7 @@ class Novice(SearchingExpert):
         self.idleness = idleness
         self.openness = openness
         self.distraction = distraction
+        self.memory = memory
         self.slips = tuple(slips)
         self.detour = False
         self._slipping = 0.0
@@ -80,4 +83,6 @@ class Novice(SearchingExpert):
             takeable = [action for action in self._actions if action.startswith("take ")]
             if takeable and self.task.kind != LOOK and self.rng.random() < self.distraction:
                 return self.rng.choice(takeable)
+        if self.rng.random() < self.memory:
+            return super()._find(thing, ignored, command)
         return f"go to {self.rng.choice([name for name in self.order if name != here])}"

@@ -40,8 +40,12 @@ def validate(config: ProxMOConfig) -> None:
     check_first_prompt(config)
 
 
-def dry_run(config: ProxMOConfig) -> tuple[list[Check], str]:
+def dry_run(config: ProxMOConfig, policy_exists: bool = True) -> tuple[list[Check], str]:
     """Builds and checks everything but the weights.
+
+    Args:
+        config: what to check.
+        policy_exists: False if a warm start will make it, and its tokenizer, first.
 
     Returns:
         What was found, and the first prompt as text.
@@ -65,13 +69,17 @@ def dry_run(config: ProxMOConfig) -> tuple[list[Check], str]:
     if config.panel is not None:
         checks.append(_check_panel(config))
     room = config.max_model_len - config.max_response_tokens
-    try:
-        tokens = len(check_first_prompt(config))
-        checks.append(Check("first prompt", OK, f"{tokens} tokens of {room} that there is room for"))
-    except ValueError as error:
-        if not isinstance(error.__cause__, OSError):
-            raise
-        checks.append(Check("first prompt", NOT_CHECKED, f"{len(message.split())} words; no tokenizer: {error}"))
+    words = f"{len(message.split())} words"
+    if policy_exists:
+        try:
+            tokens = len(check_first_prompt(config))
+            checks.append(Check("first prompt", OK, f"{tokens} tokens of {room} that there is room for"))
+        except ValueError as error:
+            if not isinstance(error.__cause__, OSError):
+                raise
+            checks.append(Check("first prompt", NOT_CHECKED, f"{words}; no tokenizer: {error}"))
+    else:
+        checks.append(Check("first prompt", NOT_CHECKED, f"{words}; the warm start makes the tokenizer"))
     checks.append(Check("weights", NOT_CHECKED, f"{config.pretrained}, {config.dtype}: a dry run loads none"))
     bundles = ProxMO.default_resource_request(config).bundles
     total = {name: sum(bundle.get(name, 0) for bundle in bundles) for bundle in bundles for name in bundle}

@@ -153,7 +153,8 @@ def parse_value(key: str, text: str, present: Any) -> Any:
             raise ValueError(f"{key}={text!r}: it is true or false.")
         return text.lower() in _TRUE
     if isinstance(present, (int, float)):
-        return _number(key, text, present)
+        # Some settings of RLlib (lr) take a schedule in the place of a number: [[0, 1e-3], [100000, 1e-4]].
+        return _sequence(key, text, []) if text.startswith("[") else _number(key, text, present)
     if isinstance(present, (list, tuple)):
         return _sequence(key, text, present)
     if isinstance(present, Mapping):

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from proxmo_rllib.training_run.folder import RunFolder
     from proxmo_rllib.training_run.loop import Outcome
 
+# In the place of a policy that a warm start will make.
+TO_BE_MADE = "to-be-made-by-the-warm-start"
 # Errors of a config, or of what it names: said in a line, without a traceback.
 _REFUSALS = (ExampleError, ValueError, FileNotFoundError, ConnectionError)
 
@@ -95,11 +97,14 @@ def main(argv: list[str]) -> int:
         example = load_example(arguments.script)
         settings = recorded | arguments.settings
         apply_settings(example.config, settings)
+        if example.warm_start is not None:
+            example = replace(example, warm_start=example.warm_start.in_world_of(example.config))
         if arguments.iterations:
             example = replace(example, stop=replace(example.stop, iterations=arguments.iterations))
+        policy_exists = find_policy(example)
         if arguments.dry_run:
-            return _dry_run(example)
-        policy_exists = check_before_ray(example)
+            return _dry_run(example, policy_exists)
+        check_before_ray(example, policy_exists)
         folder = _run_folder(arguments, settings)
     except _REFUSALS as error:
         print(f"proxmo train: {error}", file=sys.stderr)
@@ -122,27 +127,33 @@ def main(argv: list[str]) -> int:
     return 130 if outcome.interrupted else 0
 
 
-def check_before_ray(example: Example) -> bool:
-    """Finds what can be found wrong without Ray and weights; a warm start that was made before becomes the policy.
+def find_policy(example: Example) -> bool:
+    """Puts a policy into the config that names none: the one of its warm start, if that was made before.
 
     Returns:
-        Whether there is a policy: a warm start may have to make it first.
+        Whether there is a policy. If not, the config names one that the warm start has yet to make.
+    """
+    config = example.config
+    if config.pretrained is not None or example.warm_start is None:
+        return True  # one that nobody names is the config's to refuse
+    made = example.warm_start.cached()
+    config.policy(pretrained=made or TO_BE_MADE)
+    return made is not None
+
+
+def check_before_ray(example: Example, policy_exists: bool) -> None:
+    """Finds what can be found wrong without Ray and weights.
 
     Raises:
         ValueError: naming the setting, its value and the remedy.
         FileNotFoundError: data that the environment needs is not there.
     """
-    from proxmo_rllib.cli.preflight import validate
+    from proxmo_rllib.cli.preflight import dry_run, validate
 
-    config = example.config
-    if config.pretrained is None and example.warm_start is not None:
-        made = example.warm_start.cached()
-        if made is None:
-            config.copy(copy_frozen=False).policy(pretrained="made-by-the-warm-start").validate()
-            return False
-        config.policy(pretrained=made)
-    validate(config)
-    return True
+    if policy_exists:
+        validate(example.config)
+    else:
+        dry_run(example.config, policy_exists)
 
 
 def _resumed(path: Path | None) -> tuple[Path | None, dict[str, str]]:
@@ -172,10 +183,10 @@ def _run_folder(arguments: argparse.Namespace, settings: dict[str, str]) -> RunF
     return folder
 
 
-def _dry_run(example: Example) -> int:
+def _dry_run(example: Example, policy_exists: bool) -> int:
     from proxmo_rllib.cli.preflight import dry_run, print_dry_run
 
-    checks, prompt = dry_run(example.config)
+    checks, prompt = dry_run(example.config, policy_exists)
     print_dry_run(Console(), checks, prompt)
     return 0
 

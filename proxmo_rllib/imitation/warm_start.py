@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import json
@@ -9,10 +10,11 @@ import logging
 import random
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from proxmo_rllib.config import ProxMOConfig
 from proxmo_rllib.imitation.algorithm import BehaviourCloningConfig
 from proxmo_rllib.policies.tiny import TinySize, build_tiny_policy, train_tokenizer
 from proxmo_rllib.rollouts.environments import make_text_env, split_tasks
@@ -21,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 #: Raised when code that the result depends on changes.
 RECIPE_VERSION = 1
+
+#: What a policy that is to be trained further must have seen as it will see it then.
+_WORLD = ("env", "env_config", "system_message", "context", "template", "response_style", "history", "show_admissible")
 
 
 @dataclass(frozen=True)
@@ -43,25 +48,30 @@ class WarmStart:
     text_episodes: int = 1000
     seed: int = 0
 
+    def in_world_of(self, config: ProxMOConfig) -> WarmStart:
+        """The same recipe in the environment and the prompts of `config`, whose policy it is to make."""
+        own = self.config.copy(copy_frozen=False)
+        for key in _WORLD:
+            setattr(own, key, copy.deepcopy(getattr(config, key)))
+        return replace(self, config=own)
+
     def digest(self) -> str:
         """SHA-256 of the recipe, in hexadecimal."""
         config = self.config
         keys: tuple[str, ...] = (
-            "context",
-            "template",
-            "response_style",
-            "history",
-            "show_admissible",
+            *_WORLD,
             "split",
             "max_turns",
             "seed",
+            "num_groups",
+            "num_minibatches",
+            "num_epochs",
+            "lr",
         )
-        keys += ("num_groups", "num_minibatches", "num_epochs", "lr", "weight_decay", "grad_clip", "observation_weight")
+        keys += ("weight_decay", "grad_clip", "observation_weight")
         recipe = {
             "version": RECIPE_VERSION,
             "config": {key: getattr(config, key) for key in keys},
-            "env": str(config.env),
-            "env_config": dict(config.env_config),
             "scripts": [(start, _name(script)) for start, script in config.scripts],
             "iterations": self.iterations,
             "size": asdict(self.size),

@@ -82,6 +82,11 @@ def test_what_cannot_be_set_is_refused_with_key_and_value(config, key, text, say
     assert text in str(refused.value)
 
 
+def test_a_number_that_may_be_a_schedule_takes_one(config):
+    apply_settings(config, {"lr": "[[0, 1e-3], [1000, 1e-4]]"})
+    assert config.lr == [[0, 1e-3], [1000, 1e-4]]
+
+
 def test_a_word_that_is_no_setting_is_refused():
     with pytest.raises(ValueError, match="key=value"):
         split_settings(["lr"])

@@ -55,6 +55,26 @@ def test_a_command_line_that_makes_no_sense_is_refused(words, says, capsys):
     assert says in capsys.readouterr().err
 
 
+WARM_START = """
+from proxmo_rllib.imitation import BehaviourCloningConfig, WarmStart
+from env_wrappers.alfworld.novice import Novice
+config.pretrained = None
+warm_start = WarmStart(BehaviourCloningConfig().imitation(scripts=[(0, Novice)]), iterations=1)
+"""
+
+
+def test_a_warm_start_that_was_not_made_yet_is_checked_in_the_trainings_environment(
+    example, capsys, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("HOME", str(tmp_path))  # where the cache is
+    example.write_text(example.read_text() + WARM_START)
+    assert main([str(example), "--dry-run"]) == 0
+    assert "the warm start makes the tokenizer" in " ".join(capsys.readouterr().out.split())
+    assert main([str(example), "env_config.games=/nowhere"]) == 1
+    assert "/nowhere" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
