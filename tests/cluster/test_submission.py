@@ -71,7 +71,14 @@ def policy(tmp_path_factory) -> Path:
 def test_a_training_that_was_submitted_leaves_metrics_and_a_checkpoint(cluster, repository, policy, tmp_path):
     run = tmp_path / "run"
     done = cluster.submit(
-        *("--folder", str(repository), "tuned_examples/quickstart.py", f"pretrained={policy}", "panel=none"),
+        *(
+            "--folder",
+            str(repository),
+            "tuned_examples/quickstart.py",
+            f"pretrained={policy}",
+            "panel=none",
+            "evaluation_interval=none",
+        ),
         *("num_groups=2", "group_size=2", "max_turns=3", "max_num_seqs=4", "num_minibatches=1"),
         *("--iterations", "2", "--run-dir", str(run)),
     )
