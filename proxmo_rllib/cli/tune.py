@@ -110,13 +110,14 @@ def make_tuner(example: Example, wandb_project: str | None = None) -> Tuner:
 
 
 def wandb_callback(project: str) -> Any:
-    """Ray's own W&B callback, offline where there is no key."""
+    """Ray's W&B callback, offline where there is no key."""
     import wandb
-    from ray.air.integrations.wandb import WandbLoggerCallback
+
+    from proxmo_rllib.training_run.wandb_tune import TuneWandbCallback
 
     if "WANDB_MODE" not in os.environ and not wandb.login(prompt=False, verify=False):
         os.environ["WANDB_MODE"] = "offline"
-    return WandbLoggerCallback(project=project)
+    return TuneWandbCallback(project=project)
 
 
 def searched(config: ProxMOConfig) -> list[str]:

@@ -17,6 +17,8 @@ import numpy as np
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError
+from ray.util.placement_group import PlacementGroup, get_current_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from proxmo_rllib.inference.actor import InferenceActor
 from proxmo_rllib.inference.client import PoolClient
@@ -68,6 +70,7 @@ class InferencePool:
         self._update_timeout_s = update_timeout_s
         self._max_restarts = max_restarts
         self._blob: ray.ObjectRef | None = None
+        self._bundles = _last_bundles(self.resource_bundles(config, num_engines))
         self.num_restarts = 0
         self._handles: list[ActorHandle] = [self._start(rank, version) for rank in range(num_engines)]
         try:
@@ -173,6 +176,11 @@ class InferencePool:
             # A restart by Ray would come back with the checkpoint's weights; `_restart` brings the newest.
             "max_restarts": 0,
         }
+        if self._bundles is not None:
+            group, first = self._bundles
+            options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
+                placement_group=group, placement_group_bundle_index=first + rank
+            )
         actor = ray.remote(InferenceActor)
         return actor.options(**options).remote(self._config, rank, version)
 
@@ -222,6 +230,18 @@ class InferencePool:
             f"{free.get('CPU', 0):g} CPU and {free.get('GPU', 0):g} GPU. If that is too little, lower num_engines, "
             "num_cpus or num_gpus; if the model is large, raise startup_timeout_s."
         )
+
+
+def _last_bundles(needed: Sequence[dict[str, float]]) -> tuple[PlacementGroup, int] | None:
+    """A Tune trial's placement group, and the first of the bundles that are the engines' in it; None without one.
+
+    RLlib gives each environment runner a bundle by its index. Engines that took any bundle could take a runner's, which
+    then waits for ever.
+    """
+    group = get_current_placement_group()
+    if group is None or group.bundle_specs[-len(needed) :] != list(needed):
+        return None  # none, or one that somebody else laid out
+    return group, group.bundle_count - len(needed)
 
 
 def _last_line(error: Exception) -> str:
