@@ -27,9 +27,21 @@ config = (
     ProxMOConfig()
     .environment(ENV, env_config=ENV_CONFIG)
     .env_runners(num_env_runners=1, num_cpus_per_env_runner=0.5, max_turns=MAX_TURNS)
+    .prompting(invalid_action_penalty=0.1)
     .inference(engine="vllm", max_model_len=1280, max_num_seqs=128, max_response_tokens=12)
-    .training(group_size=8, num_groups=16, lr=5e-4, num_minibatches=4, clip_high=0.28, max_tokens_per_microbatch=8192)
-    .evaluation(panel="alfworld-seen-140", evaluation_interval=20, panel_temperature=0.4)
+    .training(
+        group_size=8,
+        num_groups=16,
+        lr=5e-4,
+        step_weight=3.0,
+        estimator_options={"normalize_std": False},
+        num_minibatches=4,
+        clip_high=0.28,
+        loss_weighting="episode",
+        entropy_coef=0.02,
+        max_tokens_per_microbatch=8192,
+    )
+    .evaluation(panel="alfworld-seen-140", evaluation_interval=10, panel_temperature=0.4)
 )
 warm_start = WarmStart(
     BehaviourCloningConfig()
