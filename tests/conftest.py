@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import importlib.util
 import os
 import shutil
@@ -61,6 +62,11 @@ NOTES = pytest.StashKey[list[str]]()
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
     return config.stash.get(NOTES, [])
+
+
+def pytest_unconfigure() -> None:
+    """A process that does not end after its tests fails, and shows where each thread waits."""
+    faulthandler.dump_traceback_later(120, exit=True)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 from ray import tune
 
 from proxmo_rllib import ProxMO, ProxMOConfig, StopCriteria
@@ -56,6 +57,7 @@ def test_a_grid_over_a_knob_runs_two_trials_whose_metrics_wandb_gets(
     monkeypatch.setenv("WANDB_DIR", str(tmp_path / "wandb"))
     (tmp_path / "wandb").mkdir()
     results = make_tuner(sweep, wandb_project="sweep").fit()
+    wandb.teardown()  # as the end of the process does: everything is written
     assert not results.errors
     assert searched(sweep.config) == ["config/psc_beta"]
     assert sorted(result.config["psc_beta"] for result in results) == [0.0, 0.2]
@@ -70,6 +72,7 @@ def test_a_grid_over_a_knob_runs_two_trials_whose_metrics_wandb_gets(
     for rows in logged:
         assert [row["training_iteration"] for row in rows] == [1, 2]
         assert all("env_runners/success_rate" in row for row in rows)
+        assert all("learners/default_policy/advantages/modulation/max" in row for row in rows)
 
 
 def history(path: Path) -> list[dict[str, Any]]:

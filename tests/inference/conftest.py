@@ -24,16 +24,16 @@ KINDS = ["transformers", pytest.param("vllm", marks=pytest.mark.slow)]
 
 @dataclass
 class Served:
-    """An engine, the model that it should be equal to, and the loop that it lives on."""
+    """An engine, the model that it should be equal to, and the event loop that it lives on."""
 
     engine: Engine
     reference: Qwen2ForCausalLM
-    loop: asyncio.AbstractEventLoop
+    runner: asyncio.Runner
     folder: Path
     config: EngineConfig
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        return self.loop.run_until_complete(asyncio.wait_for(coroutine, 60))
+        return self.runner.run(asyncio.wait_for(coroutine, 60))
 
     def expected_logprobs(self, prompt: list[int], response: np.ndarray, temperature: float = 1.0) -> np.ndarray:
         """float32 [response]"""
@@ -82,12 +82,11 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 def serve(kind: Kind, folder: Path, *, tied: bool) -> Iterator[Served]:
     reference = tiny_model(folder, tied=tied)
-    loop = asyncio.new_event_loop()
     config = EngineConfig(model=str(folder), kind=kind, max_model_len=256, max_num_seqs=8)
-    engine = build_engine(config, version=3)
-    yield Served(engine, reference, loop, folder, config)
-    engine.close()
-    loop.close()
+    with asyncio.Runner() as runner:  # cancels what an engine left running
+        engine = build_engine(config, version=3)
+        yield Served(engine, reference, runner, folder, config)
+        engine.close()
 
 
 @pytest.fixture(scope="module")
