@@ -17,6 +17,9 @@ from proxmo_rllib.imitation import BehaviourCloningConfig, WarmStart
 from proxmo_rllib.policies.tiny import TinySize
 from tuned_examples.quickstart_world import ENV, ENV_CONFIG, MAX_TURNS, held_out_panel
 
+# Than the quickstart's: the clone meets more names, and has to search longer.
+LARGER_ROOMS = ENV_CONFIG | {"max_receptacles": 8}
+
 # The expert's actions are predictable, and so teach to copy names soonest: after these iterations the clone solves nine
 # tasks in ten. Then it is taught a novice's bad habits, which is quickly done.
 _EXPERT_ITERATIONS = 90
@@ -31,7 +34,7 @@ novice = functools.partial(
 
 config = (
     BehaviourCloningConfig()
-    .environment(ENV, env_config=ENV_CONFIG)
+    .environment(ENV, env_config=LARGER_ROOMS)
     .env_runners(num_env_runners=1, num_cpus_per_env_runner=0.5, max_turns=MAX_TURNS, max_concurrent_episodes=64)
     .inference(max_model_len=512, max_num_seqs=128)
     .imitation(scripts=[(0, expert), (_EXPERT_ITERATIONS, novice)], observation_weight=0.4)

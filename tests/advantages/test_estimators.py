@@ -41,7 +41,7 @@ EIGHT = [True] + [False] * 7  # one success in eight: p = 0.125, std with Bessel
 STD = np.sqrt(0.125)
 
 
-def test_the_issue_names_are_all_there():
+def test_every_promised_estimator_is_there():
     assert set(BUILT_IN) <= set(ESTIMATORS)
 
 
