@@ -161,9 +161,11 @@ def as_table(reports: Sequence[SplitReport]) -> Table:
     table.add_column("games", justify="right")
     table.add_column("official", justify="right")
     table.add_column("finding")
+    table.add_column("SHA-256 of the ids")
     for report in reports:
         colour = "green" if report.complete else "yellow"
-        table.add_row(report.split, str(report.games), str(report.official), f"[{colour}]{report.finding}[/]")
+        digest = report.ids[:16] if report.games else "-"
+        table.add_row(report.split, str(report.games), str(report.official), f"[{colour}]{report.finding}[/]", digest)
     return table
 
 

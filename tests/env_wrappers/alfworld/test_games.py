@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import lzma
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,19 @@ def test_unsolvable_and_unsupported_games_are_left_out(
     write_game(tmp_path / "train/notes/trial_e/game.tw-pddl", record)
     write_game(tmp_path / "train/pick_and_place_simple-AppleSliced-None-Desk-301/trial_d/game.tw-pddl", record)
     assert make(games=tmp_path).tasks("train") == ["train/pick_and_place_simple-Mug-None-Desk-301/trial_a/game.tw-pddl"]
+
+
+def test_a_pickled_episode_of_an_official_game_goes_on(games_file: Path) -> None:
+    env = make(games=games_file)
+    env.reset(options={"task": env.tasks("valid_seen")[0]})
+    commands = solution(env.state.game) or []
+    for command in commands[:2]:
+        env.step(command)
+    pickled = pickle.dumps(env)
+    assert len(pickled) < 20_000
+    twin = pickle.loads(pickled)
+    assert [twin.step(command) for command in commands[2:]] == [env.step(command) for command in commands[2:]]
+    assert twin.state.won
 
 
 def test_filters_choose_among_official_games(games_file: Path) -> None:
