@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from env_wrappers.alfworld import package
+from env_wrappers.alfworld.data import verify
 from env_wrappers.alfworld.games import find_games
 from env_wrappers.alfworld.generator import GeneratorConfig, generate
 from proxmo_rllib.cli import data, main
@@ -48,8 +49,8 @@ def test_games_are_checked_and_packed_and_it_is_said_how_to_use_them(tmp_path, c
 
 def test_a_complete_set_is_a_success(tmp_path, capsys, monkeypatch):
     write_games(tmp_path)
-    sizes = {"train": 2, "valid_seen": 1, "valid_unseen": 0}
-    monkeypatch.setattr("env_wrappers.alfworld.data.OFFICIAL", {split: (n, None) for split, n in sizes.items()})
+    found = {report.split: (report.games, report.ids) for report in verify(tmp_path)}
+    monkeypatch.setattr("env_wrappers.alfworld.data.OFFICIAL", found)
     monkeypatch.setenv("ALFWORLD_DATA", str(tmp_path))
     assert main(["data", "alfworld"]) == 0
     assert "Not all of it" not in capsys.readouterr().out
