@@ -152,7 +152,7 @@ def _play(arguments: argparse.Namespace, config: ProxMOConfig, console: Console)
     task = arguments.task
     if task is None and hasattr(bare, "tasks"):
         task = random.Random(seed).choice(bare.tasks(arguments.split))
-    console.print(f"{config.env}, task {task}", style="dim", markup=False)
+    console.print(f"{config.env}, task {task}" if task else str(config.env), style="dim", markup=False)
     limit = arguments.max_turns or (config.max_turns if arguments.agent else sys.maxsize)
     human = not arguments.agent
     ending = ""
