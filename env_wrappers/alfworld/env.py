@@ -69,8 +69,8 @@ class GamesEnv(TextEnv):
         """Open a library of games.
 
         Args:
-            games: a folder of official games, as alfworld-download makes it ("$ALFWORLD_DATA" is understood), or a
-                games.jsonl(.xz); None generates games.
+            games: a folder of official games, as alfworld-download makes it ("$ALFWORLD_DATA" is understood), a
+                games.jsonl(.xz), or the folder it lies in; None generates games.
             rooms: of "kitchen", "living_room", "bedroom", "bathroom"; None for all. One name, several
                 with commas between them, or a sequence.
             task_types: of the six official names (`problem.TASK_TYPES`); None for all that the rooms support.

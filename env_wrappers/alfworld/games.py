@@ -27,6 +27,8 @@ DEFAULT_NUM_TASKS = {"train": 10_000, "valid_seen": 200, "valid_unseen": 200}
 
 _TASK_LINE = re.compile(r'Your task is to: ([^"\\]*)"')
 _SOLVABLE = re.compile(rb'"solvable"\s*:\s*true')
+# What holds all games in one file, the first that is there.
+GAMES_FILES = ("games.jsonl.xz", "games.jsonl")
 # How the grammars of the releases word putting: 0.4 and later, and the files of 2.1.1 before the official patch.
 _GRAMMARS = ("move {o} to {r}", "put {o} in/on {r}")
 
@@ -69,7 +71,8 @@ class Library(ABC):
         """The parsed game, from a small cache if it was played lately. Raises as `source`."""
         return _load(self, self.canonical(task))
 
-    def _parse(self, task: str) -> Game:
+    def parse(self, task: str) -> Game:
+        """The parsed game, made anew. Raises as `source`."""
         source = self.source(task)
         try:
             return parse_game(source.problem, source.task)
@@ -79,7 +82,7 @@ class Library(ABC):
 
 @lru_cache(maxsize=128)  # a group's episodes reset the same few games again and again; about 10 MB
 def _load(library: Library, task: str) -> Game:
-    return library._parse(task)
+    return library.parse(task)
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ class GeneratedLibrary(Library):
             )
         return generator.generate(self.config, match[1], int(match[2]))
 
-    def _parse(self, task: str) -> Game:
+    def parse(self, task: str) -> Game:
         return self.generate(task).game
 
 
@@ -123,23 +126,27 @@ class FileLibrary(Library):
 
     def __init__(
         self,
-        path: Path,
+        path: Path,  # of a games file or of the folder that holds the splits, as `find_games` finds it
         room_kinds: tuple[str, ...] | None,
         task_types: tuple[str, ...] | None,
         num_tasks: Mapping[str, int],
     ) -> None:
         self.name = str(path)
+        self._root = path
         self._archive = Archive(path) if path.is_file() else None
-        self._root = path if self._archive else _split_root(path)
         self._limits = dict(num_tasks)
         self._filter = (room_kinds, task_types)
-        names = self._archive.names() if self._archive else _playable(self._root)
+        names = self._archive.names() if self._archive else playable(self._root)
         self._tasks: dict[str, list[str]] = {}
         for name in sorted(names, key=lambda n: hashlib.sha256(n.encode()).digest()):
             # In the order of their hashes, which mixes task types and is the same on every machine.
             if _wanted(name, room_kinds, task_types):
                 self._tasks.setdefault(name.split("/", 1)[0], []).append(name)
         self._known = {name for tasks in self._tasks.values() for name in tasks}
+
+    def sizes(self) -> dict[str, int]:
+        """How many games each split has, of those that have any."""
+        return {split: len(tasks) for split, tasks in sorted(self._tasks.items())}
 
     def tasks(self, split: str) -> list[str]:
         check_choice("split", split, SPLITS)
@@ -148,7 +155,7 @@ class FileLibrary(Library):
             raise ValueError(
                 f"Split {split!r} of {self.name} has no task with rooms={self._filter[0]}, "
                 f"task_types={self._filter[1]}, num_tasks={self._limits}; it has "
-                f"{ {s: len(t) for s, t in sorted(self._tasks.items())} }. Check the path, or allow more."
+                f"{self.sizes()}. Check the path, or allow more."
             )
         return list(tasks)
 
@@ -169,7 +176,7 @@ class FileLibrary(Library):
             # The sentence of these records ends in a full stop, and the grammar sets another: as recorded from the
             # official engine.
             return Source(record["pddl_problem"], record["task"] + ".")
-        return _read_game_file(self._root / name)
+        return read_game_file(self._root / name)
 
 
 def open_library(
@@ -204,7 +211,7 @@ def open_library(
             f"games={games!r}: {path.absolute()} does not exist. Give the folder that alfworld-download made, a "
             "games.jsonl or games.jsonl.xz, or leave games out for generated ones."
         )
-    return _open_files(path.resolve(), config.rooms, config.task_types, tuple(sorted(limits.items())))
+    return _open_files(find_games(path.resolve()), config.rooms, config.task_types, tuple(sorted(limits.items())))
 
 
 @cache
@@ -214,36 +221,53 @@ def _open_files(
     return FileLibrary(path, rooms, task_types, dict(limits))
 
 
-def _split_root(folder: Path) -> Path:
-    """The folder that holds train, valid_seen or valid_unseen: the one given, or a json_2.1.x in it."""
-    for root in (folder, *sorted(folder.glob("json_2.1.*"))):
-        if any((root / split).is_dir() for split in SPLITS):
+def find_games(path: Path) -> Path:
+    """Where the games of a path are: a games.jsonl(.xz), or the folder that holds train, valid_seen and valid_unseen.
+
+    Args:
+        path: either of the two, or the folder that holds it, as alfworld-download makes one. A games file in it goes
+            first, since it is read a hundred times faster; of several json_2.1.x the newest that has games.
+
+    Raises:
+        FileNotFoundError: no games are there.
+    """
+    if path.is_file():
+        return path
+    for name in GAMES_FILES:
+        if (path / name).is_file():
+            return path / name
+    for root in (path, *sorted(path.glob("json_2.1.*"), reverse=True)):
+        if any(True for split in SPLITS for _ in (root / split).glob(f"*/*/{GAME_FILE}")):
             return root
     raise FileNotFoundError(
-        f"{folder} holds no ALFWorld games: neither it nor a json_2.1.1 in it has a folder {', '.join(SPLITS)}. "
-        "Run alfworld-download, or give another path."
+        f"{path} holds no ALFWorld games: neither a {' nor a '.join(GAMES_FILES)}, nor, in it or in a json_2.1.1, a "
+        f"folder {', '.join(SPLITS)} with games. Run alfworld-download, or give another path."
     )
 
 
-def _playable(root: Path) -> Iterable[str]:
-    """Games below a folder that the official loader would take: marked as solvable, of the six task types."""
+def playable(root: Path) -> Iterable[str]:
+    """Names of the games below a folder that the official loader would take: solvable ones of the six task types."""
     for split in SPLITS:
         for path in (root / split).glob(f"*/*/{GAME_FILE}"):
             name = path.relative_to(root).as_posix()
-            if _SOLVABLE.search(path.read_bytes()):
+            if _wanted(name, None, None) and _SOLVABLE.search(path.read_bytes()):
                 yield name
 
 
 def _wanted(name: str, room_kinds: tuple[str, ...] | None, task_types: tuple[str, ...] | None) -> bool:
     """Whether a path such as valid_seen/look_at_obj_in_light-CD-None-DeskLamp-301/... passes the filters."""
-    folder = name.split("/")[1]
-    task_type, *_, room = folder.split("-")
+    task_type, _, rest = name.split("/")[1].partition("-")
     if task_type not in (task_types or TASK_TYPES) or "movable" in name or "Sliced" in name:
         return False
-    return room_kind(int(room)) in (room_kinds or ROOM_KINDS)
+    return room_kind(int(rest.rpartition("-")[2])) in (room_kinds or ROOM_KINDS)
 
 
-def _read_game_file(path: Path) -> Source:
+def read_game_file(path: Path) -> Source:
+    """What a game.tw-pddl says, of release 2.1.1 or later.
+
+    Raises:
+        GameError: it is damaged.
+    """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         problem, grammar = record["pddl_problem"], record["grammar"]

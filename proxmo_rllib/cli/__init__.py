@@ -16,6 +16,7 @@ COMMANDS = {
     "view": "read the recorded episodes of a run",
     "warm-start": "make a tiny policy by imitation, to start a training from",
     "tune": "search over settings of a tuned example with Ray Tune",
+    "data": "get, check and pack the data of an environment",
     "doctor": "check the installation and the machine, and say what to do",
     "submit": "train on a Ray cluster, and follow it",
 }

@@ -227,6 +227,7 @@ def _loopback_error() -> OSError | None:
 
 def check_alfworld(environment: Mapping[str, str]) -> list[Finding]:
     """The files of the alfworld package, which games are generated from, and the official games, which are optional."""
+    from env_wrappers.alfworld.games import find_games
     from env_wrappers.alfworld.package import domain, grammar, layouts_folder
 
     try:
@@ -239,10 +240,12 @@ def check_alfworld(environment: Mapping[str, str]) -> list[Finding]:
     if not folder:
         found = "ALFWORLD_DATA is not set: games are generated"
         return [*findings, Finding("ALFWorld games", Grade.OK, found)]
-    if not Path(folder).expanduser().is_dir():
-        remedy = "download them with alfworld-download, or unset it"
-        return [*findings, Finding("ALFWorld games", Grade.FAIL, f"ALFWORLD_DATA={folder}: no such folder", remedy)]
-    return [*findings, Finding("ALFWorld games", Grade.OK, f"ALFWORLD_DATA={folder}")]
+    try:
+        games = find_games(Path(folder).expanduser())
+    except FileNotFoundError as error:
+        remedy = "get them with proxmo data alfworld, or unset it"
+        return [*findings, Finding("ALFWorld games", Grade.FAIL, f"ALFWORLD_DATA={folder}: {error}", remedy)]
+    return [*findings, Finding("ALFWorld games", Grade.OK, f"ALFWORLD_DATA={folder}: {games}")]
 
 
 def check_wandb(environment: Mapping[str, str], home: Path) -> Finding:

@@ -198,7 +198,13 @@ def as_json(result: PanelResult, who: Any, config: ProxMOConfig) -> dict[str, An
         "temperature": config.panel_temperature,
         "repeats": config.panel_repeats,
         "success": {
-            name: {"successes": rate.successes, "episodes": rate.episodes, "rate": rate.rate, "interval": rate.interval}
+            name: {
+                "successes": rate.successes,
+                "episodes": rate.episodes,
+                "independent_episodes": rate.independent,
+                "rate": rate.rate,
+                "interval": rate.interval,
+            }
             for name, rate in rates.items()
         },
         "mean_turns": result.mean_turns,

@@ -86,7 +86,8 @@ def completing(choices: Sequence[str]) -> Any:
 
     readline.set_completer(complete)
     readline.set_completer_delims("")  # an action is several words
-    readline.parse_and_bind("tab: complete")
+    editline = "libedit" in (readline.__doc__ or "")  # what some Pythons have in its place, with commands of its own
+    readline.parse_and_bind("bind ^I rl_complete" if editline else "tab: complete")
     try:
         yield
     finally:
@@ -151,18 +152,20 @@ def _play(arguments: argparse.Namespace, config: ProxMOConfig, console: Console)
     task = arguments.task
     if task is None and hasattr(bare, "tasks"):
         task = random.Random(seed).choice(bare.tasks(arguments.split))
-    console.print(f"{config.env}, task {task}", style="dim", markup=False)
+    console.print(f"{config.env}, task {task}" if task else str(config.env), style="dim", markup=False)
     limit = arguments.max_turns or (config.max_turns if arguments.agent else sys.maxsize)
     human = not arguments.agent
+    ending = ""
 
     def watch(turn: Turn, info: Mapping[str, Any]) -> None:
+        nonlocal ending
         if not human:
             show_turn(console, turn)
-        if info["success"]:
-            console.print(info["anchor"], markup=False)
+        ending = info["anchor"]
 
     episode = play_task(env, player, task=task or "", seed=seed, max_turns=limit, watch=watch)
     env.close()
+    console.print(ending, markup=False)
     colour = "green" if episode.success else "yellow"
     verdict = f"{episode.status.value} after {len(episode)} turns, return {episode.episode_return:g}"
     console.print(verdict, style=f"bold {colour}")

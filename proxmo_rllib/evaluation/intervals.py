@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 _Z95 = 1.959963984540054
 
 
-def wilson_interval(successes: int, trials: int, z: float = _Z95) -> tuple[float, float]:
+def wilson_interval(successes: float, trials: float, z: float = _Z95) -> tuple[float, float]:
     """Wilson's score interval of a binomial proportion (Wilson 1927), good near 0 and 1 too.
 
     Args:
         successes: between 0 and `trials`.
-        trials: independent tries; with none the interval is (0, 1).
+        trials: independent tries, or what others are worth (`independent_trials`); with none the interval is (0, 1).
         z: quantile of the normal distribution; the default gives 95%.
     """
     if not 0 <= successes <= trials:
@@ -27,3 +28,29 @@ def wilson_interval(successes: int, trials: int, z: float = _Z95) -> tuple[float
     low = 0.0 if successes == 0 else max(0.0, centre - half)
     high = 1.0 if successes == trials else min(1.0, centre + half)
     return low, high
+
+
+def independent_trials(counts: Sequence[tuple[int, int]]) -> float:
+    """How many independent tries say as much about a success rate as these, of which several are at the same task.
+
+    A policy that always solves the same half of the tasks says no more the eighth time than the first. The number of
+    tries is divided by the design effect of sampling in clusters (Kish 1965), with the linearised variance of a ratio.
+
+    Args:
+        counts: (successes, tries) of each task.
+
+    Returns:
+        Between the number of tasks, reached where tries at one task all end alike, and the number of tries, reached
+        where they differ as much as tries at different tasks. With one try a task it is their number.
+    """
+    counts = [(successes, trials) for successes, trials in counts if trials]
+    total = sum(trials for _, trials in counts)
+    if not total:
+        return 0.0
+    rate = sum(successes for successes, _ in counts) / total
+    if rate in (0.0, 1.0):
+        return float(len(counts))
+    between = sum((successes - rate * trials) ** 2 for successes, trials in counts)
+    if between == 0:
+        return float(total)
+    return min(float(total), max(float(len(counts)), rate * (1 - rate) * total**2 / between))

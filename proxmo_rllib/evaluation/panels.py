@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from env_wrappers.panels import Panel
-from proxmo_rllib.evaluation.intervals import wilson_interval
+from proxmo_rllib.evaluation.intervals import independent_trials, wilson_interval
 from proxmo_rllib.types import Assignment, Episode, Group, Status
 
 
 @dataclass(frozen=True, slots=True)
 class SuccessRate:
-    """Successes among episodes, with a 95% interval."""
+    """Successes among episodes, with a 95% interval that knows which of them are repetitions of one task."""
 
     successes: int
     episodes: int
+    independent: float  # what the episodes are worth: their number where each is of another task
 
     @property
     def rate(self) -> float:
@@ -25,7 +26,7 @@ class SuccessRate:
 
     @property
     def interval(self) -> tuple[float, float]:
-        return wilson_interval(self.successes, self.episodes)
+        return wilson_interval(self.rate * self.independent if self.episodes else 0, self.independent)
 
     def __str__(self) -> str:
         low, high = self.interval
@@ -48,18 +49,14 @@ class PanelResult:
 
     def as_metrics(self) -> dict[str, Any]:
         """Nested numbers, as RLlib reports them under `evaluation`."""
-        low, high = self.overall.interval
         return {
-            "success_rate": self.overall.rate,
-            "success_low": low,
-            "success_high": high,
-            "num_episodes": self.overall.episodes,
+            **_rate_metrics(self.overall),
             "num_errors": self.num_errors,
             "episode_len_mean": self.mean_turns,
             "episode_return_mean": self.mean_return,
             "invalid_action_rate": self.invalid_action_rate,
             "seconds": self.seconds,
-            "by_task_type": {name: rate.rate for name, rate in self.by_task_type.items()},
+            "by_task_type": {name: _rate_metrics(rate) for name, rate in self.by_task_type.items()},
             # Where RLlib's users and schedulers look for it.
             "env_runners": {"episode_return_mean": self.mean_return, "episode_len_mean": self.mean_turns},
         }
@@ -105,4 +102,20 @@ def summarise(panel: Panel, groups: Sequence[Group], seconds: float) -> PanelRes
 
 
 def _rate(episodes: Sequence[Episode]) -> SuccessRate:
-    return SuccessRate(sum(episode.success for episode in episodes), len(episodes))
+    counts: dict[str, tuple[int, int]] = {}
+    for episode in episodes:
+        successes, tries = counts.get(episode.task, (0, 0))
+        counts[episode.task] = (successes + episode.success, tries + 1)
+    successes = sum(count for count, _ in counts.values())
+    return SuccessRate(successes, len(episodes), independent_trials(list(counts.values())))
+
+
+def _rate_metrics(rate: SuccessRate) -> dict[str, Any]:
+    low, high = rate.interval
+    return {
+        "success_rate": rate.rate,
+        "success_low": low,
+        "success_high": high,
+        "num_episodes": rate.episodes,
+        "num_independent_episodes": rate.independent,
+    }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -163,7 +163,7 @@ class Run:
         score = PanelScore.from_metrics(metrics)
         if score is None:
             return None
-        self._record["before"] = {"successes": score.successes, "episodes": score.episodes, "seconds": score.seconds}
+        self._record["before"] = asdict(score)
         self.folder.write_json("run.json", self._record)
         self.folder.add_metrics({"iteration": 0, "minutes": self.minutes} | flatten({"evaluation": metrics}))
         for observer in self._observers:

@@ -40,6 +40,7 @@ class PanelScore:
     successes: int
     episodes: int
     seconds: float
+    independent: float | None = None  # what the episodes are worth, some being repetitions; None: all are independent
 
     @classmethod
     def from_metrics(cls, metrics: Mapping[str, Any]) -> PanelScore | None:
@@ -47,7 +48,8 @@ class PanelScore:
         if "success_rate" not in metrics:
             return None
         episodes = int(metrics["num_episodes"])
-        return cls(round(metrics["success_rate"] * episodes), episodes, float(metrics["seconds"]))
+        independent = metrics.get("num_independent_episodes")
+        return cls(round(metrics["success_rate"] * episodes), episodes, float(metrics["seconds"]), independent)
 
     @property
     def rate(self) -> float:
@@ -56,7 +58,8 @@ class PanelScore:
     @property
     def interval(self) -> tuple[float, float]:
         """95%, Wilson's."""
-        return wilson_interval(self.successes, self.episodes)
+        independent = self.episodes if self.independent is None else self.independent
+        return wilson_interval(self.rate * independent, independent)
 
     def __str__(self) -> str:
         low, high = self.interval

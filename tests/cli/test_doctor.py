@@ -107,7 +107,12 @@ def test_a_ray_cluster_that_is_not_there_is_found_before_training():
 
 def test_official_games_are_optional_but_a_wrong_folder_fails(tmp_path):
     assert {finding.grade for finding in checks.check_alfworld({})} == {Grade.OK}
-    assert checks.check_alfworld({"ALFWORLD_DATA": str(tmp_path)})[-1].grade is Grade.OK
+    finding = checks.check_alfworld({"ALFWORLD_DATA": str(tmp_path)})[-1]
+    assert finding.grade is Grade.FAIL
+    assert "proxmo data alfworld" in finding.remedy
+    (tmp_path / "games.jsonl").touch()
+    for place in (tmp_path, tmp_path / "games.jsonl"):
+        assert checks.check_alfworld({"ALFWORLD_DATA": str(place)})[-1].grade is Grade.OK
     assert checks.check_alfworld({"ALFWORLD_DATA": str(tmp_path / "none")})[-1].grade is Grade.FAIL
 
 

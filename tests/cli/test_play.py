@@ -39,6 +39,19 @@ def test_an_expert_can_be_watched_until_it_succeeds(capsys):
     assert "> go to" in shown
 
 
+def test_the_last_observation_is_shown_however_it_ends(capsys):
+    words = [ENV, "--agent", "random", "--seed", "1", "--max-turns", "3", "env_config.rooms=bathroom"]
+    assert play.main(words) == 0
+    last, verdict = capsys.readouterr().out.strip().splitlines()[-2:]
+    assert not last.startswith(">")
+    assert verdict.startswith("truncated after 3 turns")
+
+
+def test_a_task_that_is_not_there_is_named(capsys):
+    assert play.main([ENV, "--task", "nowhere/land"]) == 1
+    assert "'nowhere/land'" in capsys.readouterr().err
+
+
 def test_a_policy_can_be_watched_without_ray(tiny_policy, capsys):
     words = [ENV, "--agent", str(tiny_policy), "--max-turns", "2", "--seed", "1", "env_config.rooms=bathroom"]
     assert play.main(words) == 0

@@ -64,13 +64,20 @@ def write_game() -> WriteGame:
     """Writes a game.tw-pddl from a record, in today's wording or that of release 2.1.1."""
 
     def write(path: Path, record: Record, *, old_grammar: bool = False, solvable: bool = True) -> None:
-        grammar = package.grammar().replace("UNKNOWN GOAL.", record["task"])
+        domain, grammar = package.domain(), package.grammar()
         if old_grammar:
-            grammar = grammar.replace("move {o} to {r}", "put {o} in/on {r}")
-            grammar = grammar.replace(
-                "You move the {o.name} to the {r.name}.", "You put the {o.name} in/on the {r.name}."
-            )
-        game = {"pddl_domain": package.domain(), "grammar": grammar, "pddl_problem": record["pddl_problem"]}
+            # All that release 0.4 changed: the verb, where one arrives, and the action "help".
+            for new, old in (
+                ("move {o} to {r}", "put {o} in/on {r}"),
+                ("You move the {o.name} to the {r.name}.", "You put the {o.name} in/on the {r.name}."),
+                ("You arrive at {r.name}.", "You arrive at {lend.name}."),
+            ):
+                assert new in grammar
+                grammar = grammar.replace(new, old)
+            grammar = grammar[: grammar.index("action help")]
+            domain = domain[: domain.index("(:action help")] + ")\n"
+        grammar = grammar.replace("UNKNOWN GOAL.", record["task"])
+        game = {"pddl_domain": domain, "grammar": grammar, "pddl_problem": record["pddl_problem"]}
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps(game | {"solvable": solvable, "walkthrough": []}))
 

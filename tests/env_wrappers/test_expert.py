@@ -50,6 +50,16 @@ def test_it_solves_nearly_every_real_game(games_file: Path) -> None:
     assert success_rate(env, env.tasks("valid_seen") + env.tasks("train")) >= 0.95
 
 
+@pytest.mark.slow
+def test_it_solves_all_real_games_and_nearly_all_in_fifty_steps(shared: Path) -> None:
+    env = ALFWorldEnv(games=shared / "data/alfworld")
+    expert = SearchingExpert(random.Random(0))
+    for split in ("train", "valid_seen"):
+        episodes = [play(env, expert, task, limit=120) for task in env.tasks(split)]
+        assert all(success for success, _ in episodes)
+        assert sum(len(actions) <= 50 for _, actions in episodes) >= 0.98 * len(episodes)
+
+
 def test_it_recovers_from_actions_that_others_did() -> None:
     env = ALFWorldEnv(**SMALL)
     assert success_rate(env, env.tasks("train")[:120], slips=0.2, shuffle=0.5) >= 0.98

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import pytest
@@ -33,6 +34,21 @@ def test_the_seen_panel_is_all_of_the_official_split(shared: Path) -> None:
     panel = named_panel("alfworld-seen-140", games=str(shared / "data/alfworld/games.jsonl.xz"))
     assert len(panel) == 140
     assert panel.content_digest() == "97da53a8536a89c7286a8915f1e354ca6ecb3b3b269729278e880325f9102b01"
+
+
+def test_the_unseen_panel_takes_the_134_official_games_and_no_others(
+    real_records: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    record = min(real_records, key=lambda r: len(r["pddl_problem"]))
+    place = f"valid_unseen/{record['path'].split('/')[1]}/trial_{{}}/game.tw-pddl"
+    for number, message in ((133, r"has 134 tasks, and .* 133 of split 'valid_unseen'"), (134, "not comparable")):
+        lines = [json.dumps(record | {"path": place.format(index)}) for index in range(number)]
+        (tmp_path / f"{number}").mkdir()
+        (tmp_path / f"{number}/games.jsonl").write_text("\n".join(lines))
+        monkeypatch.setenv("ALFWORLD_DATA", str(tmp_path / f"{number}"))
+        with pytest.raises(ValueError, match=message):
+            named_panel("alfworld-unseen-134")
 
 
 def test_a_panel_drawn_from_a_split_depends_on_size_and_seed_only() -> None:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from proxmo_rllib.evaluation import wilson_interval
+from proxmo_rllib.evaluation import independent_trials, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,19 @@ def test_no_trial_says_nothing():
 def test_impossible_counts_are_refused(successes: int, trials: int):
     with pytest.raises(ValueError, match=f"successes={successes}"):
         wilson_interval(successes, trials)
+
+
+@pytest.mark.parametrize(
+    ("counts", "worth"),
+    [
+        ([(1, 1), (0, 1), (1, 1)], 3),  # one try a task
+        ([(2, 2), (0, 2)], 2),  # alike within a task
+        ([(1, 2), (1, 2)], 4),  # no task differs from another
+        ([(4, 4), (4, 4)], 2),  # nothing tells repetitions from copies
+        ([(3, 4), (1, 4)], 8),  # by hand: 8 * 8 / 4 / 2
+        ([(4, 4), (3, 4), (0, 4)], 12 * 7 * 5 / (25 + 4 + 49) * 9 / 12),
+        ([], 0),
+    ],
+)
+def test_what_repeated_tries_are_worth(counts: list[tuple[int, int]], worth: float):
+    assert independent_trials(counts) == pytest.approx(worth)

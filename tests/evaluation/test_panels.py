@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from env_wrappers.panels import Panel
-from proxmo_rllib.evaluation import panel_assignments, summarise
+from proxmo_rllib.evaluation import PanelResult, panel_assignments, summarise, wilson_interval
 from proxmo_rllib.types import Episode, Group, Status, Turn
 
 PANEL = Panel("test", 1, "env_wrappers/ALFWorld-v0", {}, ("a", "b", "c"))
@@ -47,9 +47,30 @@ def test_the_summary_counts_what_was_played_and_leaves_errors_out():
     assert result.panel.startswith("test@")
     metrics = result.as_metrics()
     assert metrics["success_low"] < metrics["success_rate"] == 1 / 3 < metrics["success_high"]
-    assert metrics["by_task_type"] == {"pick": 0.5, "heat": 0.0}
+    pick, heat = metrics["by_task_type"]["pick"], metrics["by_task_type"]["heat"]
+    assert (pick["success_rate"], pick["num_episodes"], heat["success_rate"]) == (0.5, 2, 0.0)
+    assert (pick["success_low"], pick["success_high"]) == wilson_interval(1, 2)
     assert metrics["env_runners"]["episode_return_mean"] == result.mean_return
     assert str(result.overall).startswith("33.3% [")
+
+
+def test_repetitions_of_a_task_that_end_alike_make_nothing_more_certain():
+    """Pain 3: noise that is reported as a difference."""
+
+    def result(outcomes: list[list[bool]]) -> PanelResult:
+        groups = []
+        for name, successes in zip("abcd", outcomes, strict=True):
+            states = [Status.SUCCESS if success else Status.FAILURE for success in successes]
+            groups.append(Group(name, name, tuple(episode(name, state, "pick") for state in states)))
+        return summarise(PANEL, groups, seconds=1.0)
+
+    once = result([[True], [True], [False], [False]])
+    alike = result([[True] * 8, [True] * 8, [False] * 8, [False] * 8])
+    mixed = result([[True, False] * 4] * 4)
+    assert alike.overall.episodes == 32
+    assert alike.overall.interval == pytest.approx(once.overall.interval)
+    assert mixed.overall.interval == pytest.approx(wilson_interval(16, 32))
+    assert alike.as_metrics()["num_independent_episodes"] == 4
 
 
 def test_an_environment_without_task_types_has_no_nameless_one():

@@ -29,14 +29,19 @@ RESULT = {
         "episode_len_mean": 5.0,
     },
     "learners": {"default_policy": {"num_tokens_trained": 8000, "total_loss": math.nan}},
-    "evaluation": {"success_rate": 0.75, "num_episodes": 8, "seconds": 3.0, "by_task_type": {"pick": 1.0}},
+    "evaluation": {
+        "success_rate": 0.75,
+        "num_episodes": 8,
+        "seconds": 3.0,
+        "by_task_type": {"pick": {"success_rate": 1.0}},
+    },
 }
 
 
 def test_metrics_are_flat_plain_numbers_that_json_takes():
     flat = flatten(RESULT)
     assert flat["env_runners/episode_return_mean"] == 0.5
-    assert flat["evaluation/by_task_type/pick"] == 1.0
+    assert flat["evaluation/by_task_type/pick/success_rate"] == 1.0
     assert flat["learners/default_policy/total_loss"] is None  # not NaN, which JSON does not know
     assert not any(key.startswith("config") or key == "hostname" for key in flat)
     assert json.loads(json.dumps(flat, allow_nan=False)) == flat

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import lzma
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 import gymnasium
 import pytest
 
-from env_wrappers.alfworld import archive
+from env_wrappers.alfworld import archive, games
+from env_wrappers.alfworld.oracle import solution
 from env_wrappers.alfworld.problem import TASK_TYPES, GameError
 
 Record = dict[str, Any]
@@ -61,6 +63,19 @@ def test_the_split_folder_itself_or_its_parent_may_be_given(
     assert make(games="$ALFWORLD_DATA").tasks("train") == expected
 
 
+def test_a_games_file_in_the_folder_goes_first_and_the_newest_release_after_it(
+    games_file: Path, games_folder: Path, real_records: list[Record], write_game: WriteGame, tmp_path: Path
+) -> None:
+    (tmp_path / "json_2.1.1").symlink_to(games_folder / "json_2.1.1")
+    assert make(games=tmp_path).tasks("train") == make(games=games_folder).tasks("train")
+    record = next(record for record in real_records if record["path"].startswith("train"))
+    write_game(tmp_path / "json_2.1.2" / record["path"], record)
+    (tmp_path / "json_2.1.3/train").mkdir(parents=True)  # without games
+    assert games.find_games(tmp_path) == tmp_path / "json_2.1.2"
+    (tmp_path / "games.jsonl").symlink_to(games_file)
+    assert make(games=tmp_path).tasks("train") == make(games=games_file).tasks("train")
+
+
 def test_a_task_may_be_named_by_its_folder(games_folder: Path) -> None:
     env = make(games=games_folder)
     task = env.tasks("valid_seen")[0]
@@ -76,6 +91,13 @@ def test_games_of_release_2_1_1_are_upgraded(real_records: list[Record], write_g
     old, new = make(games=tmp_path / "old"), make(games=tmp_path / "new")
     assert "put {o} in/on {r}" in (tmp_path / "old" / record["path"]).read_text()
     assert old.reset(options={"task": record["path"]}) == new.reset(options={"task": record["path"]})
+    commands = solution(old.state.game)
+    assert commands
+    assert any(command.startswith("move ") for command in commands)
+    for command in ("help", *commands):
+        outcome = old.step(command)
+        assert outcome == new.step(command)
+    assert outcome[2], "the task is not solved"
 
 
 @pytest.mark.textworld
@@ -97,8 +119,22 @@ def test_unsolvable_and_unsupported_games_are_left_out(
     write_game(tmp_path / "train/pick_and_place_simple-Mug-None-Desk-301/trial_a/game.tw-pddl", record)
     write_game(tmp_path / "train/pick_and_place_simple-Mug-None-Desk-301/trial_b/game.tw-pddl", record, solvable=False)
     write_game(tmp_path / "train/pick_and_place_with_movable_recep-Mug-Box-Desk-301/trial_c/game.tw-pddl", record)
+    write_game(tmp_path / "train/notes/trial_e/game.tw-pddl", record)
     write_game(tmp_path / "train/pick_and_place_simple-AppleSliced-None-Desk-301/trial_d/game.tw-pddl", record)
     assert make(games=tmp_path).tasks("train") == ["train/pick_and_place_simple-Mug-None-Desk-301/trial_a/game.tw-pddl"]
+
+
+def test_a_pickled_episode_of_an_official_game_goes_on(games_file: Path) -> None:
+    env = make(games=games_file)
+    env.reset(options={"task": env.tasks("valid_seen")[0]})
+    commands = solution(env.state.game) or []
+    for command in commands[:2]:
+        env.step(command)
+    pickled = pickle.dumps(env)
+    assert len(pickled) < 20_000
+    twin = pickle.loads(pickled)
+    assert [twin.step(command) for command in commands[2:]] == [env.step(command) for command in commands[2:]]
+    assert twin.state.won
 
 
 def test_filters_choose_among_official_games(games_file: Path) -> None:
