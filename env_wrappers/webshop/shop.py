@@ -147,8 +147,10 @@ class Shop:
 
     def _sub_page(self, state: State) -> list[str]:
         product = self.product(state)
-        texts = {"description": (product.description,), "features": product.bullets, "reviews": ()}[state.sub_page]
-        return [PREVIOUS, *(text.strip() for text in texts)]
+        if state.sub_page == "description":
+            return [PREVIOUS, *_visible([product.description])]
+        # A bullet without words is there all the same.
+        return [PREVIOUS, *(text.strip() for text in product.bullets if state.sub_page == "features")]
 
     def _receipt(self, state: State, score: float) -> list[str]:
         # The published environment's page, whose fields are empty in the text environment; the spelling is its own.
@@ -164,6 +166,6 @@ class Shop:
         ]
 
 
-def _visible(texts: list[str] | tuple[str, ...]) -> list[str]:
+def _visible(texts: list[str]) -> list[str]:
     """Texts as a reader of the page sees them: stripped, and none where there is nothing."""
     return [text.strip() for text in texts if text and text != "\n"]
