@@ -21,6 +21,8 @@ HUMAN, NOUNS = "items_human_ins.json", "title_nouns.json"
 PAIRS = (("items_shuffle_1000.json", "items_ins_v2_1000.json"), ("items_shuffle.json", "items_ins_v2.json"))
 
 _TEXT = ("asin", "name", "full_description", "product_category", "category", "query")
+CHUNK = 2**24  # characters of the product file that are read at a time
+_SPACE = re.compile(r"[\s,]*")
 _DOLLARS = re.compile(r"[^\d.]")
 
 
@@ -95,7 +97,7 @@ def read_products(files: Files) -> Iterator[Product]:
     wishes = _read(files.human, dict) if files.human else {}
     nouns = _read(files.nouns, dict) if files.nouns else {}
     seen: set[str] = set()
-    for number, record in enumerate(_read(files.products, list)):
+    for number, record in enumerate(_records(files.products)):
         place = f"{files.products}, product {number}"
         _check(record, place)
         asin = record["asin"]
@@ -114,6 +116,33 @@ def _read(path: Path, kind: type) -> Any:
     if not isinstance(content, kind):
         raise CatalogueError(f"{path} holds a {type(content).__name__}, not a {kind.__name__}; download it again.")
     return content
+
+
+def _records(path: Path) -> Iterator[Any]:
+    """The elements of a JSON list, one after the other: the full product file has five gigabytes."""
+    decoder = json.JSONDecoder()
+    number = 0
+    with path.open(encoding="utf-8") as file:
+        text = file.read(CHUNK).lstrip()
+        if not text.startswith("["):
+            raise CatalogueError(f"{path} starts with {text[:20]!r} and not with a list; download it again.")
+        position, rest = 1, True
+        while True:
+            position = _SPACE.match(text, position).end()  # type: ignore[union-attr]
+            try:
+                if text.startswith("]", position):
+                    return
+                record, position = decoder.raw_decode(text, position)
+                # A number would be cut where the chunk ends; records cannot be.
+                yield record
+                number += 1
+            except json.JSONDecodeError as error:
+                more = file.read(max(CHUNK, len(text))) if rest else ""
+                if not more:
+                    raise CatalogueError(
+                        f"{path} breaks off or is damaged after {number} products ({error.msg}); download it again."
+                    ) from error
+                text, position, rest = text[position:] + more, 0, bool(more)
 
 
 def _check(record: Any, place: str) -> None:
