@@ -236,10 +236,16 @@ _NAMED: Mapping[str, Callable[[str, dict[str, Any]], Panel]] = {
         "valid_seen", 140, "54de4acb2fef6a374246b740badb032ebd609900f32029e8dc23f022d3966488"
     ),
     "alfworld-unseen-134": _alfworld_official("valid_unseen", 134, ""),  # no digest: the data was not at hand
-    "webshop-generated-test-200": _webshop_generated(200, ""),
-    "webshop-test-500": _webshop_official("synthetic", 6_910, 500, ""),
+    "webshop-generated-test-200": _webshop_generated(
+        200, "0b2183ea34d21855de0896ca53a76d03524e6b8d7687f4b9242434d4aa6764a0"
+    ),
+    "webshop-test-500": _webshop_official(
+        "synthetic", 6_910, 500, "55fa1dc35a66ebc1efac70800538b672899dd8a1f839634a52e576741a8767ba"
+    ),
     # The 12,087 instructions of the paper, of the full catalogue.
-    "webshop-human-test-500": _webshop_official("human", 12_087, 500, ""),
+    "webshop-human-test-500": _webshop_official(
+        "human", 12_087, 500, "21726e547747ddcd3cc22d10cfe81bda87b3b0f2ea6b437bebc3a3beba181555"
+    ),
 }
 
 
