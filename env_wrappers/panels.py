@@ -204,8 +204,8 @@ def _webshop_official(kind: str, goals: int, size: int, digest: str) -> Callable
         found = len(env.get_wrapper_attr("catalogue").pairs[kind])
         if found != goals:
             raise ValueError(
-                f"Panel {name!r} is of {goals:,} {kind} goals, and {env_kwargs['catalogue']} has {found:,}: it is not the "
-                "official data, or other files of it. Get them again, or make a panel with panel_from_split."
+                f"Panel {name!r} is of {goals:,} {kind} goals, and {env_kwargs['catalogue']} has {found:,}: it is not "
+                "the official data, or other files of it. Get them again, or make a panel with panel_from_split."
             )
         tasks = tuple(env.get_wrapper_attr("tasks")("test")[:size])
         return Panel(name, 1, "env_wrappers/WebShop-v0", env_kwargs, tasks, digest)

@@ -13,10 +13,11 @@ import regex
 
 from env_wrappers.webshop.stemming import stem
 
-STOP_WORDS = frozenset(
+_STOP_WORDS = (
     "a an and are as at be but by for if in into is it no not of on or such that the their then there these they this "
-    "to was will with".split()
+    "to was will with"
 )
+STOP_WORDS = frozenset(_STOP_WORDS.split())
 MAX_TOKEN = 255  # characters; Lucene cuts longer ones
 
 # Most of what stands between spaces is ASCII without any of . , : ; ' _ between letters or digits, which alone can join

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (a table)
 """What a generated shop may sell: kinds of products with their words, attributes, options and prices."""
 
 from __future__ import annotations
@@ -38,14 +39,20 @@ def _kind(
     category: str, query: str, path: str, things: str, materials: str, purposes: str, attributes: str,
     options: Mapping[str, tuple[str, ...]], prices: tuple[int, int],
 ) -> Kind:  # fmt: skip
-    lists = (tuple(words.split(", ")) for words in (things, materials, purposes, attributes))
-    return Kind(category, query, path, *lists, options, prices)
+    def split(words: str) -> tuple[str, ...]:
+        return tuple(words.split(", "))
+
+    return Kind(
+        category, query, path, split(things), split(materials), split(purposes), split(attributes), options, prices
+    )
 
 
 _CLOTHING = "machine wash, hand wash, long sleeve, short sleeve, slim fit, loose fit, elastic waist, classic fit, "
 _FOOD = "gluten free, sugar free, non gmo, low carb, dairy free, soy free, plant based, individually wrapped, "
 _CARE = "cruelty free, paraben free, sulfate free, alcohol free, long lasting, natural ingredients, easy use, "
-_DEVICE = "fast charging, high speed, easy use, easy install, plug play, high definition, noise cancelling, long lasting, "
+_DEVICE = (
+    "fast charging, high speed, easy use, easy install, plug play, high definition, noise cancelling, long lasting, "
+)
 _HOME = "easy clean, easy assemble, space saving, machine washable, non slip, eco friendly, heavy duty, white item, "
 _WEAR = {"color": _COLORS, "size": _SIZES}
 

@@ -230,7 +230,9 @@ def load(name: str, folder: Path) -> Catalogue:
 
 
 def _number_of(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big", signed=True)
+    return int.from_bytes(
+        hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big", signed=True
+    )
 
 
 def _subfolder(folder: Path | None, name: str) -> Path | None:

@@ -35,7 +35,7 @@ def describe(folder: Path | None = None) -> str:
     """
     small, full = official.PAIRS
     lines = [
-        "WebShop needs no data: left out, `catalogue` is a generated one. For the official products put into one folder",
+        "WebShop needs no data: left out, `catalogue` is a generated one. For official products put into one folder",
         *(f"  small (1,000 products):     {name:26}{_DRIVE}{SOURCES[name]}" for name in small),
         *(f"  or full (1.18 million):     {name:26}{_DRIVE}{SOURCES[name]}" for name in full),
         f"  people's instructions:      {official.HUMAN:26}{_DRIVE}{SOURCES[official.HUMAN]}",

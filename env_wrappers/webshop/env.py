@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from env_wrappers.core import TextEnv, check_choice
-
 from env_wrappers.webshop.catalogue import Catalogue, open_catalogue
 from env_wrappers.webshop.goals import DIVISIONS, KINDS, SPLITS
 from env_wrappers.webshop.nouns import title_nouns
@@ -171,7 +170,9 @@ class WebShopEnv(TextEnv):
             try:
                 record = json.loads(task)
             except json.JSONDecodeError as error:
-                raise ValueError(f"task={task:.80} is no goal in JSON ({error}); use what info['task'] gave.") from error
+                raise ValueError(
+                    f"task={task:.80} is no goal in JSON ({error}); use what info['task'] gave."
+                ) from error
         elif isinstance(task, Mapping):
             record = dict(task)
         if record is None:
@@ -193,8 +194,8 @@ class WebShopEnv(TextEnv):
             number = int(match[2])
         if number is None or not 0 <= number < total:
             raise ValueError(
-                f"options['task']={task!r} is none of the {total} {self._kind} goals of {self.catalogue.name}; ids look "
-                f"like '{self._kind}/000017', or 17 for short, and env.unwrapped.tasks(split) lists them."
+                f"options['task']={task!r} is none of the {total} {self._kind} goals of {self.catalogue.name}; ids "
+                f"look like '{self._kind}/000017', or 17 for short, and env.unwrapped.tasks(split) lists them."
             )
         return number
 
@@ -203,7 +204,7 @@ class WebShopEnv(TextEnv):
             goal = record["goal"]
             row = self.catalogue.row_of(goal["asin"])
             # The nouns of a product's title come with the catalogue.
-            known = row is not None and self.catalogue.products[row].title == goal["name"]
+            product = None if row is None else self.catalogue.products[row]
             options = goal["goal_options"]
             made = Goal(
                 asin=goal["asin"],
@@ -211,7 +212,7 @@ class WebShopEnv(TextEnv):
                 category=goal["category"],
                 query=goal["query"],
                 product_category=goal["product_category"],
-                nouns=self.catalogue.products[row].nouns if known else title_nouns(goal["name"]),
+                nouns=product.nouns if product and product.title == goal["name"] else title_nouns(goal["name"]),
                 attributes=tuple(goal["attributes"]),
                 options=dict(options) if isinstance(options, Mapping) else tuple(options),
                 price_upper=float(goal["price_upper"]),
@@ -219,9 +220,9 @@ class WebShopEnv(TextEnv):
             return made, {asin: float(price) for asin, price in (record.get("prices") or {}).items()}
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(
-                f"The goal lacks a field or has a wrong one ({type(error).__name__}: {error}); give {{'goal': {{'asin', "
-                "'name', 'category', 'query', 'product_category', 'instruction_text', 'attributes', 'goal_options', "
-                "'price_upper'}, 'prices': {asin: dollars}}."
+                f"The goal lacks a field or has a wrong one ({type(error).__name__}: {error}); give {{'goal': {{"
+                "'asin', 'name', 'category', 'query', 'product_category', 'instruction_text', 'attributes', "
+                "'goal_options', 'price_upper'}, 'prices': {asin: dollars}}."
             ) from error
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
@@ -299,5 +300,3 @@ class WebShopEnv(TextEnv):
         self._state, self._score, self._details = State(), 0.0, None
         if snapshot is not None:
             self.set_state(snapshot)
-
-

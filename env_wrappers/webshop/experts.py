@@ -23,10 +23,11 @@ GOOD = 0.9  # share of the instruction's words with which a product is bought wi
 _LIMIT = re.compile(r"(?:, and )?price lower than ([\d.]+) dollars")
 _PAIR = re.compile(r"(?: with |, and )((?:(?! with )[^,:])+): ")
 _PRICE = re.compile(r"\$([\d.]+)")
-_EMPTY_WORDS = frozenset(
-    "find me made i am im looking for need want a an the and with of to in that is are it its which should be they can you "
-    "show some please would like also my on by or have has at from as place order buy get us".split()
+_EMPTY = (
+    "find me made i am im looking for need want a an the and with of to in that is are it its which should be they "
+    "can you show some please would like also my on by or have has at from as place order buy get us"
 )
+_EMPTY_WORDS = frozenset(_EMPTY.split())
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ MAX_PRODUCTS = 5_000_000
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _IDS = 36**8
 _STEP = 1_234_567_891_237  # has no factor in common with _IDS, so that no two rows get the same id
-_SYLLABLES = ("al", "bel", "cor", "dan", "el", "fir", "gal", "hav", "in", "jor", "kal", "lum", "mar", "nor", "ol", "pra",
-              "quin", "ros", "sol", "tal", "um", "ver", "wil", "yor", "zan")  # fmt: skip
+_SYLLABLES = ("al", "bel", "cor", "dan", "el", "fir", "gal", "hav", "in", "jor", "kal", "lum", "mar", "nor", "ol",
+              "pra", "quin", "ros", "sol", "tal", "um", "ver", "wil", "yor", "zan")  # fmt: skip
 _REQUESTS = (
     "i am looking for {query} that are {attributes}{options}.",
     "i need {attributes} {query}{options}",
@@ -50,8 +50,8 @@ def make_product(seed: int, row: int) -> Product:
         asin=_asin(seed, row),
         title=title,
         description=(
-            f"This {thing} by {brand} is made of {material}. Its {rng.choice(('look', 'feel', 'shape'))} goes well with "
-            f"{purposes[0]} and {purposes[1]}. {_capitalised(', '.join(attributes))}. One of our {kind.query}."
+            f"This {thing} by {brand} is made of {material}. Its {rng.choice(('look', 'feel', 'shape'))} goes well "
+            f"with {purposes[0]} and {purposes[1]}. {_capitalised(', '.join(attributes))}. One of our {kind.query}."
         ),
         bullets=tuple(
             f"{_capitalised(name)}: {rng.choice(('made', 'chosen', 'meant'))} for {rng.choice(kind.purposes)}."
@@ -99,9 +99,7 @@ def _wish(rng: random.Random, kind: Kind, wanted: Sequence[str], options: dict[s
     picks = tuple(rng.choice(values) for values in options.values() if rng.random() < 0.8)
     asked = f", in {' and '.join(picks)}" if picks else ""
     request = rng.choice(_REQUESTS)
-    return Wish(
-        request.format(query=kind.query, attributes=" and ".join(wanted), options=asked), tuple(wanted), picks
-    )
+    return Wish(request.format(query=kind.query, attributes=" and ".join(wanted), options=asked), tuple(wanted), picks)
 
 
 def _capitalised(text: str) -> str:

@@ -115,13 +115,13 @@ class PostingsBuilder:
         keys = np.array(self._keys, np.int32)
         counts = np.minimum(np.array(self._counts, np.int64), 2**16 - 1).astype(np.uint16)
         order = np.argsort(keys, kind="stable")
-        block = (keys[order], documents[order], counts[order])
+        keys, documents, counts = keys[order], documents[order], counts[order]
         if self.folder is not None:
-            block = tuple(  # type: ignore[assignment]
-                _spooled(self.folder / f"block-{len(self._blocks)}-{part}.npy", array)
-                for part, array in enumerate(block)
-            )
-        self._blocks.append(block)
+            stem = f"block-{len(self._blocks)}"
+            keys = _spooled(self.folder / f"{stem}-keys.npy", keys)
+            documents = _spooled(self.folder / f"{stem}-documents.npy", documents)
+            counts = _spooled(self.folder / f"{stem}-counts.npy", counts)
+        self._blocks.append((keys, documents, counts))
         self._clear()
 
     def finish(self) -> Postings:

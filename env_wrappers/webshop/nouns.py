@@ -11,21 +11,22 @@ import re
 
 _WORD = re.compile(r"[^\W_]+(?:[-'’][^\W_]+)*")
 _LETTER = re.compile(r"[^\W\d_]")
-_OTHERS = frozenset(
+_OTHER_WORDS = (
     "a an and the of for with to in on at by from or as is it its this that your our my you we they all any both each "
-    "no not non only very more most than up out off over under into without per via plus new best great good free "
-    "big small large medium long short high low mini soft hard easy natural organic portable adjustable wireless "
+    "no not non only very more most than up out off over under into without per via plus new best great good free big "
+    "small large medium long short high low mini soft hard easy natural organic portable adjustable wireless "
     "waterproof removable washable compatible vintage modern casual perfect multi one two three four five six ten "
-    "black white red blue green pink grey gray brown purple yellow be can will fit fits made set-up".split()
+    "black white red blue green pink grey gray brown purple yellow be can will fit fits made set-up"
 )
+_OTHERS = frozenset(_OTHER_WORDS.split())
 _ENDINGS = ("ly", "able", "ible", "ful", "less", "ous", "proof")
 
 
 def title_nouns(title: str) -> tuple[str, ...]:
     """Lower-case words of a title that are nouns, as far as their form tells; in order, with repetitions."""
-    found = []
-    for word in _WORD.findall(title.lower()):
-        for part in re.split("-|['’]s?", word):
-            if _LETTER.match(part) and part not in _OTHERS and not part.endswith(_ENDINGS) and len(part) > 1:
-                found.append(part)
-    return tuple(found)
+    parts = (part for word in _WORD.findall(title.lower()) for part in re.split("-|['’]s?", word))
+    return tuple(part for part in parts if _is_noun(part))
+
+
+def _is_noun(word: str) -> bool:
+    return len(word) > 1 and bool(_LETTER.match(word)) and word not in _OTHERS and not word.endswith(_ENDINGS)

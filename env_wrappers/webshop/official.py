@@ -71,7 +71,8 @@ def check_sums(folder: Path, files: Files) -> None:
     noted = folder / SUMS
     if not noted.is_file():
         return
-    sums = dict(reversed(line.split(maxsplit=1)) for line in noted.read_text(encoding="utf-8").splitlines() if line)
+    lines = [line.split(maxsplit=1) for line in noted.read_text(encoding="utf-8").splitlines()]
+    sums = {line[1]: line[0] for line in lines if len(line) == 2}
     for path in files.present():
         expected = sums.get(path.name) or sums.get("*" + path.name)
         if expected is not None and (found := sha256(path)) != expected:

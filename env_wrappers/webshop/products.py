@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 NO_PRICE = 100.0  # dollars; of products that name none
 
@@ -58,17 +59,18 @@ class Product:
     def to_bytes(self) -> bytes:
         """The product as JSON."""
         record = [getattr(self, name) for name in _FIELDS]
-        record[_WISHES] = [[wish.instruction, wish.attributes, wish.options] for wish in self.wishes]
+        record[_FIELDS.index("wishes")] = [[wish.instruction, wish.attributes, wish.options] for wish in self.wishes]
         return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Product:
         """Read what `to_bytes` wrote."""
-        values = [tuple(value) if isinstance(value, list) else value for value in json.loads(data)]
-        values[_OPTIONS] = {name: tuple(choices) for name, choices in values[_OPTIONS].items()}
-        values[_WISHES] = tuple(Wish(text, tuple(names), tuple(picks)) for text, names, picks in values[_WISHES])
-        return cls(*values)
+        values: dict[str, Any] = dict(zip(_FIELDS, json.loads(data), strict=True))
+        for name in ("bullets", "prices", "attributes", "nouns", "instruction_attributes"):
+            values[name] = tuple(values[name])
+        values["options"] = {name: tuple(choices) for name, choices in values["options"].items()}
+        values["wishes"] = tuple(Wish(text, tuple(names), tuple(picks)) for text, names, picks in values["wishes"])
+        return cls(**values)
 
 
 _FIELDS = tuple(Product.__dataclass_fields__)
-_OPTIONS, _WISHES = _FIELDS.index("options"), _FIELDS.index("wishes")

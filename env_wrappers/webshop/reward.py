@@ -17,15 +17,16 @@ SIMILAR = 85  # percent; more than that counts as the same
 
 # The colours that the published environment knows (web_agent_site/engine/normalize.py), in its order: the first that
 # is found in a name is the name's colour.
-COLORS = tuple(
+_COLORS = (
     "alabaster apricot aqua ash asphalt azure banana beige black blue blush bordeaux bronze brown burgundy camel camo "
     "caramel champagne charcoal cheetah chestnut chocolate christmas coffee cognac copper coral cranberry cream "
     "crystal dark denim eggplant elephant espresso fuchsia gold granite grape graphite grass gray green grey heather "
     "indigo ivory ivy khaki lavender lemon leopard light lilac lime magenta maroon mauve merlot midnight mint mocha "
     "multicolor mushroom mustard natural navy nude olive orange peach pewter pink plum purple rainbow red rose royal "
     "rust sand sapphire seashell silver skull slate steel stone stonewash sunflower tan taupe teal tiger turquoise "
-    "violet walnut wheat white wine yellow".split()
+    "violet walnut wheat white wine yellow"
 )
+COLORS = tuple(_COLORS.split())
 _LATIN_1 = dict.fromkeys(range(128, 256))
 _NOT_WORD = re.compile(r"\W")
 
@@ -122,9 +123,7 @@ def _matching_options(wanted: Mapping[str, str] | tuple[str, ...], chosen: Itera
     if isinstance(wanted, Mapping):
         # The published environment compares the pair of name and value, and so finds a colour only in a value, or a
         # name, that is nothing but the colour.
-        texts = [
-            basic_color(value) if normalise else _color_of_pair(name, value) for name, value in wanted.items()
-        ]
+        texts = [basic_color(value) if normalise else _color_of_pair(name, value) for name, value in wanted.items()]
     else:
         texts = [basic_color(value) for value in wanted]
     bought = [basic_color(value) for value in chosen]

@@ -41,7 +41,17 @@ CASES = {
     ),
     "webshop": Case(
         "env_wrappers/WebShop-v0",
-        words=("search[", "click[", "]", "click[< prev]", "click[next >]", "click[search]", "search[ ]", "[", "click[]"),
+        words=(
+            "search[",
+            "click[",
+            "]",
+            "click[< prev]",
+            "click[next >]",
+            "click[search]",
+            "search[ ]",
+            "[",
+            "click[]",
+        ),
         end="]",
     ),
     "webshop-human": Case(

@@ -1,4 +1,4 @@
-"""The official small catalogue, episodes that the published environment played in it, and queries that Lucene answered."""
+"""The official small catalogue, episodes that the published environment played in it, queries that Lucene answered."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def test_each_combination_of_options_is_a_goal_once() -> None:
 def test_limits_shorten_what_is_listed() -> None:
     env = WebShopEnv(num_tasks={"train": 7})
     assert env.tasks("train") == WebShopEnv().tasks("train")[:7]
-    with pytest.raises(ValueError, match="num_tasks.*-1"):
+    with pytest.raises(ValueError, match=r"num_tasks.*-1"):
         WebShopEnv(num_tasks={"train": -1})
     with pytest.raises(ValueError, match="valid_seen"):
         WebShopEnv(num_tasks={"valid_seen": 1})

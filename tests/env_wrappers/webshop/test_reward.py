@@ -77,9 +77,7 @@ def test_the_wanted_product_with_its_options_is_worth_one() -> None:
         (replace(PRODUCT, query="x", product_category="x", nouns=("acme",)), 20.0, ["navy blue", "small"], 1),
     ],
 )
-def test_what_is_missing_costs_its_share(
-    product: Product, price: float, chosen: list[str], expected: float
-) -> None:
+def test_what_is_missing_costs_its_share(product: Product, price: float, chosen: list[str], expected: float) -> None:
     assert score(product, GOAL, price, chosen)[0] == pytest.approx(expected)
 
 
