@@ -13,6 +13,7 @@ import os
 import random
 import shutil
 import tempfile
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -165,7 +166,7 @@ def build(name: str, products: Iterable[Product], folder: Path | None = None) ->
     held: list[Product] = []
     ends: list[int] = [0]
     counts: dict[str, list[int]] = {kind: [] for kind in goals.KINDS}
-    wordings: dict[str, list[int]] = {kind: [] for kind in goals.KINDS}
+    wordings = {kind: array("q") for kind in goals.KINDS}
     groups = PostingsBuilder(_subfolder(folder, "groups"))
     blob = (folder / "products.bin").open("wb") if folder else None
 
@@ -181,7 +182,7 @@ def build(name: str, products: Iterable[Product], folder: Path | None = None) ->
                 number = goals.count(product, kind)
                 counts[kind].append(number)
                 said = (goals.wording(product, kind, choice).lower() for choice in range(number))
-                wordings[kind] += [_number_of(text) for text in said]
+                wordings[kind].extend(_number_of(text) for text in said)
             yield product.search_text()
 
     index = Index.build(texts(), asins, _subfolder(folder, "index"))
@@ -209,20 +210,20 @@ def build(name: str, products: Iterable[Product], folder: Path | None = None) ->
 def load(name: str, folder: Path) -> Catalogue:
     """Map a catalogue that `build` wrote."""
 
-    def array(stem: str) -> Array:
+    def mapped(stem: str) -> Array:
         return load_array(folder / f"{stem}.npy")
 
     blob = np.memmap(folder / "products.bin", np.uint8, mode="r")
     return Catalogue(
         name,
-        StoredProducts(Texts(blob, array("product-ends"))),
-        Texts(array("asins"), array("asin-ends")),
-        array("rows"),
+        StoredProducts(Texts(blob, mapped("product-ends"))),
+        Texts(mapped("asins"), mapped("asin-ends")),
+        mapped("rows"),
         Index.load(folder / "index"),
         Postings.load(folder / "groups"),
-        {kind: array(f"pairs {kind}") for kind in goals.KINDS},
+        {kind: mapped(f"pairs {kind}") for kind in goals.KINDS},
         {
-            f"{kind} {division}": array(f"parts {kind} {division}")
+            f"{kind} {division}": mapped(f"parts {kind} {division}")
             for kind in goals.KINDS
             for division in goals.DIVISIONS
         },

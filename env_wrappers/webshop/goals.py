@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+from array import array
 from collections.abc import Sequence
 from typing import Any
 
@@ -110,9 +111,10 @@ def arrange(counts: Sequence[int]) -> tuple[Pairs, npt.NDArray[np.int64]]:
         int32 [goals, 2]: row of the product, number of the goal. The number in a goal's id is its place here.
         int64 [goals]: where each stood before, in the order of the catalogue.
     """
-    rows = np.repeat(np.arange(len(counts)), counts)
-    numbers = np.concatenate([np.arange(number) for number in counts]) if len(rows) else rows
-    shuffled = list(range(len(rows)))
+    sizes = np.array(counts, np.int64)
+    rows = np.repeat(np.arange(len(sizes)), sizes)
+    numbers = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    shuffled = array("q", range(len(rows)))  # a large catalogue has millions
     random.Random(SHUFFLE_SEED).shuffle(shuffled)
     order = np.array(shuffled, np.int64)
     return np.stack([rows, numbers], axis=1).astype(np.int32)[order], order

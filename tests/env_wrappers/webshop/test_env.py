@@ -12,8 +12,10 @@ from typing import Any
 import gymnasium
 import pytest
 
+from env_wrappers.prompting import wrap
 from env_wrappers.webshop.env import WebShopEnv
 from env_wrappers.webshop.experts import Oracle
+from env_wrappers.webshop.observation import WithoutInstruction
 
 
 @pytest.fixture
@@ -168,3 +170,17 @@ def test_a_further_process_maps_a_large_catalogue_and_holds_little_of_it(tmp_pat
 
     private_megabytes()  # builds it
     assert private_megabytes() <= 50
+
+
+def test_prompts_may_leave_the_instruction_out_of_pages(env: WebShopEnv) -> None:
+    shown = wrap(WithoutInstruction(env), style="bare", template="bare", history=2)
+    _, info = shown.reset(options={"task": 0})
+    assert info["anchor"] == "Search"
+    _, _, _, _, info = shown.step("search[tea]")
+    assert info["anchor"].startswith("Back to Search [SEP] Page 1 (Total results: ")
+    assert info["action_valid"]
+    row = env.catalogue.search("tea")[0]
+    for action in (f"click[{env.catalogue.products[row].asin.lower()}]", "click[buy now]"):
+        _, _, terminated, _, info = shown.step(action)
+    assert terminated
+    assert info["anchor"].startswith("Thank you for shopping with us!")
