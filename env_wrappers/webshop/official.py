@@ -20,7 +20,7 @@ HUMAN, NOUNS = "items_human_ins.json", "title_nouns.json"
 # The small files first: who has both in a folder chooses by giving one of its own.
 PAIRS = (("items_shuffle_1000.json", "items_ins_v2_1000.json"), ("items_shuffle.json", "items_ins_v2.json"))
 
-_TEXT = ("asin", "name", "full_description", "product_category", "category", "query")
+_TEXT = ("asin", "name", "full_description", "query")
 CHUNK = 2**24  # characters of the product file that are read at a time
 _SPACE = re.compile(r"[\s,]*")
 _DOLLARS = re.compile(r"[^\d.]")
@@ -172,9 +172,10 @@ def _product(
             prices=_prices(record.get("pricing")),
             options=_options(record.get("customization_options") or {}),
             attributes=tuple(extra.get("attributes", NO_ATTRIBUTES)),
-            category=record["category"],
+            # Nothing published fails without these until the product is bought.
+            category=record.get("category") or "",
             query=record["query"].lower().strip(),
-            product_category=record["product_category"],
+            product_category=record.get("product_category") or "",
             nouns=title_nouns(record["name"]) if nouns is None else tuple(nouns),
             instruction=extra.get("instruction"),
             instruction_attributes=tuple(extra.get("instruction_attributes") or ()),
