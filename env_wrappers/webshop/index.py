@@ -114,8 +114,6 @@ class PostingsBuilder:
         documents = np.repeat(np.arange(first, len(self.lengths), dtype=np.int32), self._sizes)
         keys = np.array(self._keys, np.int32)
         counts = np.minimum(np.array(self._counts, np.int64), 2**16 - 1).astype(np.uint16)
-        order = np.argsort(keys, kind="stable")
-        keys, documents, counts = keys[order], documents[order], counts[order]
         if self.folder is not None:
             stem = f"block-{len(self._blocks)}"
             keys = _spooled(self.folder / f"{stem}-keys.npy", keys)
@@ -140,8 +138,8 @@ class PostingsBuilder:
         for keys, block_documents, block_counts in self._blocks:
             ranks = rank[keys]
             here = np.bincount(ranks, minlength=len(ordered))
-            # A block is in the order of keys already: its postings of a key go behind those of earlier blocks.
             firsts = np.cumsum(here) - here
+            # By key, and documents as they came. What a block has of a key goes behind what earlier ones had.
             order = np.argsort(ranks, kind="stable")
             ranks = ranks[order]
             places = filled[ranks] + np.arange(len(ranks)) - firsts[ranks]

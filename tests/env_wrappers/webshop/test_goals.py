@@ -1,4 +1,4 @@
-"""Goals and splits. No split knows another's goals (verl-agent's issue 262 is what happens otherwise)."""
+"""Goals and splits. No split knows another's goals, for who has seen the test in training has not passed it."""
 
 from __future__ import annotations
 
