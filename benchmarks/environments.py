@@ -22,13 +22,14 @@ from pathlib import Path
 import gymnasium
 
 import env_wrappers  # noqa: F401  registers
-from benchmarks import webshop
 from env_wrappers.alfworld import rooms
 from env_wrappers.alfworld.engine import State
 from env_wrappers.alfworld.env import ALFWorldEnv
 from env_wrappers.alfworld.generator import GeneratorConfig, generate
 from env_wrappers.alfworld.oracle import solution
 from env_wrappers.alfworld.problem import Game, parse_game
+
+from . import webshop
 
 ENV_ID = "env_wrappers/ALFWorld-v0"
 STEPS = 50
