@@ -1,6 +1,7 @@
 """Native against official ALFWorld engine: time and memory. Generated against real games: size and difficulty.
+WebShop: time, memory and scores.
 
-    python -m benchmarks.environments [--games PATH] [--official-games 2]
+    python -m benchmarks.environments [--games PATH] [--official-games 2] [--catalogue PATH]
 
 Times are CPU seconds of one core, so that other work on the machine does not change them much. PATH is as the
 environment's `games`; without it the games are generated, and nothing is compared with real ones.
@@ -28,6 +29,8 @@ from env_wrappers.alfworld.generator import GeneratorConfig, generate
 from env_wrappers.alfworld.oracle import solution
 from env_wrappers.alfworld.problem import Game, parse_game
 
+from . import webshop
+
 ENV_ID = "env_wrappers/ALFWorld-v0"
 STEPS = 50
 
@@ -40,6 +43,7 @@ def main() -> None:
     parser.add_argument(
         "--official-games", type=int, default=2, help="games that the official engine plays; 0 for none"
     )
+    parser.add_argument("--catalogue", help="WebShop's official files; generated products by default")
     arguments = parser.parse_args()
     env = gymnasium.make(ENV_ID, games=arguments.games).unwrapped
     assert isinstance(env, ALFWorldEnv)
@@ -59,6 +63,8 @@ def main() -> None:
             print(f"{name + ', ' + unit:34}{value:>14,.1f}   {target}")
     print()
     compare_games(env if arguments.games else None)
+    print()
+    webshop.print_tables(arguments.catalogue)
 
 
 def cpu_seconds(work: Callable[[], int], repeats: int = 5) -> float:

@@ -125,6 +125,7 @@ def register_all() -> None:
     """Register the environments with Gymnasium. Their modules are imported when one is made."""
     entry_points = {
         "env_wrappers/ALFWorld-v0": "env_wrappers.alfworld.env:make_alfworld",
+        "env_wrappers/WebShop-v0": "env_wrappers.webshop.env:WebShopEnv",
     }
     for env_id, entry_point in entry_points.items():
         if env_id not in gymnasium.registry:

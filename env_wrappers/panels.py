@@ -20,7 +20,7 @@ import gymnasium
 from env_wrappers.core import check_choice
 
 # Arguments that say where data lies or how it is played, not what is played: the same panel on another machine.
-_LOCAL_ARGUMENTS = frozenset({"games", "catalogue", "engine", "render_mode"})
+_LOCAL_ARGUMENTS = frozenset({"games", "catalogue", "engine", "render_mode", "reward"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ def named_panel(name: str, **env_kwargs: Any) -> Panel:
     Args:
         name: of `panel_names()`.
         **env_kwargs: where the data lies and how it is played, e.g. games=PATH for the official games (by default
-            $ALFWORLD_DATA), engine="textworld".
+            $ALFWORLD_DATA), catalogue=PATH for the official products (by default $WEBSHOP_DATA), engine="textworld".
 
     Raises:
         ValueError: no such panel, or the data is not the official one.
@@ -192,6 +192,42 @@ def _alfworld_generated(split: str, size: int, digest: str) -> Callable[[str, di
     return build
 
 
+def _webshop_official(kind: str, goals: int, size: int, digest: str) -> Callable[[str, dict[str, Any]], Panel]:
+    def build(name: str, env_kwargs: dict[str, Any]) -> Panel:
+        if "catalogue" not in env_kwargs and "WEBSHOP_DATA" not in os.environ:
+            raise FileNotFoundError(
+                f"Panel {name!r} needs the official products: pass catalogue=PATH, or set WEBSHOP_DATA to the folder "
+                "with the files (env_wrappers.webshop.data.describe says which)."
+            )
+        env_kwargs = {"catalogue": "$WEBSHOP_DATA", "goals": kind, "division": "published"} | _for_webshop(env_kwargs)
+        env = gymnasium.make("env_wrappers/WebShop-v0", **env_kwargs)
+        found = len(env.get_wrapper_attr("catalogue").pairs[kind])
+        if found != goals:
+            raise ValueError(
+                f"Panel {name!r} is of {goals:,} {kind} goals, and {env_kwargs['catalogue']} has {found:,}: it is not "
+                "the official data, or other files of it. Get them again, or make a panel with panel_from_split."
+            )
+        tasks = tuple(env.get_wrapper_attr("tasks")("test")[:size])
+        return Panel(name, 1, "env_wrappers/WebShop-v0", env_kwargs, tasks, digest)
+
+    return build
+
+
+def _webshop_generated(size: int, digest: str) -> Callable[[str, dict[str, Any]], Panel]:
+    def build(name: str, env_kwargs: dict[str, Any]) -> Panel:
+        tasks = tuple(f"synthetic/{index:06d}" for index in range(size))
+        # Where official products lie does not matter to generated ones.
+        env_kwargs = {key: value for key, value in _for_webshop(env_kwargs).items() if key != "catalogue"}
+        fixed = {"seed": 0, "num_products": 1000, "goals": "synthetic", "division": "published"}
+        return Panel(name, 1, "env_wrappers/WebShop-v0", fixed | env_kwargs, tasks, digest)
+
+    return build
+
+
+def _for_webshop(env_kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in env_kwargs.items() if key not in ("games", "engine")}
+
+
 _NAMED: Mapping[str, Callable[[str, dict[str, Any]], Panel]] = {
     "alfworld-generated-unseen-200": _alfworld_generated(
         "valid_unseen", 200, "dde7fdaa3825c88324b00d52fc4cdde6880b89d4177b21212c2b90453e333264"
@@ -202,6 +238,16 @@ _NAMED: Mapping[str, Callable[[str, dict[str, Any]], Panel]] = {
     # Its ids are known from the list that LeapLabTHU/ExpeL publishes; the games themselves were not at hand.
     "alfworld-unseen-134": _alfworld_official(
         "valid_unseen", 134, "86e39ccdc5d0035b437a96a0243bc89e006e3bfeafd0f4ff1176f2f0a8a6647d"
+    ),
+    "webshop-generated-test-200": _webshop_generated(
+        200, "0b2183ea34d21855de0896ca53a76d03524e6b8d7687f4b9242434d4aa6764a0"
+    ),
+    "webshop-test-500": _webshop_official(
+        "synthetic", 6_910, 500, "55fa1dc35a66ebc1efac70800538b672899dd8a1f839634a52e576741a8767ba"
+    ),
+    # The 12,087 instructions of the paper, of the full catalogue.
+    "webshop-human-test-500": _webshop_official(
+        "human", 12_087, 500, "21726e547747ddcd3cc22d10cfe81bda87b3b0f2ea6b437bebc3a3beba181555"
     ),
 }
 

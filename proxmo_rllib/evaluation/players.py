@@ -27,7 +27,10 @@ from proxmo_rllib.types import Episode, Group, SamplingParams, Status, Turn
 RANDOM, EXPERT = "random", "expert"
 SCRIPTS = (EXPERT, RANDOM)
 # Players that solve tasks as an agent must, from the observations; made with a random.Random.
-EXPERTS: Mapping[str, str] = {"env_wrappers/ALFWorld-v0": "env_wrappers.alfworld.expert:SearchingExpert"}
+EXPERTS: Mapping[str, str] = {
+    "env_wrappers/ALFWorld-v0": "env_wrappers.alfworld.expert:SearchingExpert",
+    "env_wrappers/WebShop-v0": "env_wrappers.webshop.experts:ReadingShopper",
+}
 
 _NO_TOKENS = np.zeros(0, dtype=np.int32)
 _NO_LOGPROBS = np.zeros(0, dtype=np.float32)

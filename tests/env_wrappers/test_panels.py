@@ -51,6 +51,22 @@ def test_the_unseen_panel_takes_the_134_official_games_and_no_others(
             named_panel("alfworld-unseen-134")
 
 
+def test_the_generated_shop_panel_is_the_one_of_this_version() -> None:
+    """If this fails, the generator makes other products: raise the panel's version, old results no longer compare."""
+    panel = named_panel("webshop-generated-test-200", games="/nowhere")
+    assert panel.tasks == tuple(panel.make().unwrapped.tasks("test")[:200])
+    assert panel.content_digest() == "2f6b6cb0efa5657d1a3143ba2b55572f1959f553bb7a6f471081dbf31e968aa5"
+
+
+def test_the_official_shop_panel_is_the_published_test_split(shared: Path) -> None:
+    panel = named_panel("webshop-test-500", catalogue=str(shared / "data/webshop"), reward="success")
+    assert panel.digest == named_panel("webshop-test-500", catalogue=str(shared / "data/webshop")).digest
+    assert panel.tasks == tuple(f"synthetic/{index:06d}" for index in range(500))
+    assert panel.content_digest() == "0ee2de89c9e336aca585f3353b10f0bc6d52e965cfdc61a2f8a5ae7357ced544"
+    with pytest.raises(ValueError, match=r"12,087 human goals.* has 13"):
+        named_panel("webshop-human-test-500", catalogue=str(shared / "data/webshop"))
+
+
 def test_a_panel_drawn_from_a_split_depends_on_size_and_seed_only() -> None:
     env = gymnasium.make(ENV, rooms=("bathroom",), max_objects=3)
     panel = panel_from_split(env, "valid_seen", 100, seed=1)
@@ -83,10 +99,13 @@ def test_a_panel_survives_json_and_refuses_changes() -> None:
 
 def test_bad_requests_are_named(games_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ALFWORLD_DATA", raising=False)
+    monkeypatch.delenv("WEBSHOP_DATA", raising=False)
     with pytest.raises(ValueError, match=r"'alfworld-seen'.*alfworld-seen-140"):
         named_panel("alfworld-seen")
     with pytest.raises(FileNotFoundError, match=r"alfworld-unseen-134.*ALFWORLD_DATA"):
         named_panel("alfworld-unseen-134")
+    with pytest.raises(FileNotFoundError, match=r"webshop-test-500.*WEBSHOP_DATA"):
+        named_panel("webshop-test-500")
     with pytest.raises(ValueError, match=r"has 140 tasks, and .* 6 of split 'valid_seen'"):
         named_panel("alfworld-seen-140", games=str(games_folder))
     with pytest.raises(ValueError, match=r"max_objects.*panel_from_split"):
