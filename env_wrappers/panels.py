@@ -197,7 +197,7 @@ def _webshop_official(kind: str, goals: int, size: int, digest: str) -> Callable
         if "catalogue" not in env_kwargs and "WEBSHOP_DATA" not in os.environ:
             raise FileNotFoundError(
                 f"Panel {name!r} needs the official products: pass catalogue=PATH, or set WEBSHOP_DATA to the folder "
-                "with the files (env_wrappers.webshop.data.describe says which)."
+                "with the files (`proxmo data webshop` says which)."
             )
         env_kwargs = {"catalogue": "$WEBSHOP_DATA", "goals": kind, "division": "published"} | _for_webshop(env_kwargs)
         env = gymnasium.make("env_wrappers/WebShop-v0", **env_kwargs)

@@ -24,36 +24,36 @@ TESTED = {
 }
 
 
-def describe(folder: Path | None = None) -> str:
-    """What to do to play the official WebShop, and what there is in a folder.
+def describe() -> str:
+    """What to do to play the official WebShop: which files, where from, how to have them checked. Lines to print."""
+    small, full = official.PAIRS
+    return "\n".join(
+        [
+            "WebShop needs no data: without `catalogue`, products are generated. For official ones put into a folder",
+            *(f"  small (1,000 products):     {name:26}{_DRIVE}{SOURCES[name]}" for name in small),
+            *(f"  or full (1.18 million):     {name:26}{_DRIVE}{SOURCES[name]}" for name in full),
+            f"  people's instructions:      {official.HUMAN:26}{_DRIVE}{SOURCES[official.HUMAN]}",
+            f"  optional, nouns of titles:  {official.NOUNS:26}(JSON: a list of lower-case words for each asin)",
+            "and pass it: gymnasium.make('env_wrappers/WebShop-v0', catalogue=FOLDER), or set WEBSHOP_DATA.",
+            f"To have the files checked whenever they are opened: cd FOLDER && sha256sum *.json > {official.SUMS}",
+        ]
+    )
 
-    Args:
-        folder: to look into; None describes only.
+
+def check_folder(folder: Path) -> str:
+    """Read the official files of a folder. Nothing is downloaded.
 
     Returns:
-        Lines to print. Nothing is downloaded; the folder's files are read to check them.
+        Lines to print: how many products there are, and each file's size and hash.
+
+    Raises:
+        FileNotFoundError: there are no products.
+        CatalogueError: a file does not hold what it should, or not what SHA256SUMS says.
     """
-    small, full = official.PAIRS
-    lines = [
-        "WebShop needs no data: left out, `catalogue` is a generated one. For official products put into one folder",
-        *(f"  small (1,000 products):     {name:26}{_DRIVE}{SOURCES[name]}" for name in small),
-        *(f"  or full (1.18 million):     {name:26}{_DRIVE}{SOURCES[name]}" for name in full),
-        f"  people's instructions:      {official.HUMAN:26}{_DRIVE}{SOURCES[official.HUMAN]}",
-        f"  optional, nouns of titles:  {official.NOUNS:26}(JSON: a list of lower-case words for each asin)",
-        "and pass it: gymnasium.make('env_wrappers/WebShop-v0', catalogue=FOLDER), or set WEBSHOP_DATA for the panels.",
-        f"To have the files checked whenever they are opened: cd FOLDER && sha256sum *.json > {official.SUMS}",
-    ]
-    return "\n".join([*lines, *(_look(folder) if folder is not None else [])])
-
-
-def _look(folder: Path) -> list[str]:
-    try:
-        files = official.find_files(folder)
-        official.check_sums(folder, files)
-        number = sum(1 for _ in official.read_products(files))
-    except (FileNotFoundError, official.CatalogueError) as error:
-        return ["", f"Not ready: {error}"]
-    lines = ["", f"{folder} is ready: {number:,} products."]
+    files = official.find_files(folder)
+    official.check_sums(folder, files)
+    number = sum(1 for _ in official.read_products(files))
+    lines = [f"{folder} is ready: {number:,} products."]
     for path in files.present():
         digest = official.sha256(path)
         known = TESTED.get(path.name)
@@ -63,4 +63,4 @@ def _look(folder: Path) -> list[str]:
         lines.append(f"  {official.HUMAN} is missing: goals='human' has no task without it.")
     if files.nouns is None:
         lines.append(f"  {official.NOUNS} is missing: nouns are told by their form, so a few scores differ.")
-    return lines
+    return "\n".join(lines)

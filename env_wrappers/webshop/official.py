@@ -58,7 +58,7 @@ def find_files(folder: Path) -> Files:
             return Files(folder / products, folder / attributes, *extra)
     raise FileNotFoundError(
         f"catalogue={str(folder)!r}: the folder has neither {PAIRS[0][0]} nor {PAIRS[1][0]}. Put the official files "
-        "there (env_wrappers.webshop.data.describe says which), or leave catalogue out for a generated one."
+        "there (`proxmo data webshop` says which), or leave catalogue out for a generated one."
     )
 
 

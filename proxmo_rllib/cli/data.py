@@ -2,7 +2,7 @@
 
     proxmo data alfworld                   # into $ALFWORLD_DATA, or ~/.cache/alfworld
     proxmo data alfworld ~/games           # a folder of alfworld-download, or a games.jsonl.xz
-    proxmo data webshop                    # where to put its files
+    proxmo data webshop [PATH]             # where to get its files; whether those in PATH are right
 
 ALFWorld's games are downloaded with `alfworld-download` where none are, compared with the official ones, won once each,
 and packed into one `games.jsonl.xz`. The exit status is 1 if they are not all there and in order.
@@ -11,7 +11,6 @@ and packed into one `games.jsonl.xz`. The exit status is 1 if they are not all t
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import re
 import shutil
@@ -65,7 +64,9 @@ def main(argv: list[str]) -> int:
 
 
 def _webshop(folder: Path | None) -> int:
-    print(importlib.import_module("env_wrappers.webshop.data").describe(folder))
+    from env_wrappers.webshop.data import check_folder, describe
+
+    print(check_folder(folder) if folder else describe())
     return 0
 
 

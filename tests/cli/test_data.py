@@ -141,3 +141,15 @@ def test_another_dataset_is_refused(capsys):
     with pytest.raises(SystemExit):
         main(["data", "mnist"])
     assert "webshop" in capsys.readouterr().err
+
+
+def test_it_says_which_webshop_files_go_where_and_whether_they_are_right(shared, capsys):
+    assert main(["data", "webshop"]) == 0
+    assert "items_shuffle.json" in capsys.readouterr().out
+    assert main(["data", "webshop", str(shared / "data/webshop")]) == 0
+    assert "is ready: 1,000 products" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_a_webshop_folder_without_products_is_an_error_that_says_what_is_missing(tmp_path, capsys):
+    assert main(["data", "webshop", str(tmp_path)]) == 1
+    assert "items_shuffle" in capsys.readouterr().err

@@ -11,7 +11,7 @@ import pytest
 
 from env_wrappers.webshop import catalogue as catalogue_module
 from env_wrappers.webshop import official as official_module
-from env_wrappers.webshop.data import describe
+from env_wrappers.webshop.data import check_folder, describe
 from env_wrappers.webshop.env import WebShopEnv
 from env_wrappers.webshop.generator import make_product
 from env_wrappers.webshop.official import CatalogueError, find_files, read_products
@@ -107,14 +107,15 @@ def test_missing_files_and_bad_arguments_are_named(folder: Path, monkeypatch: py
 
 def test_it_is_said_which_files_to_get_and_what_is_wrong_with_those_there(folder: Path) -> None:
     assert "items_shuffle_1000.json" in describe()
-    assert "is ready: 1 products" in describe(folder)
-    assert "goals='human' has no task" in describe(folder)
+    assert "is ready: 1 products" in check_folder(folder)
+    assert "goals='human' has no task" in check_folder(folder)
     (folder / "items_ins_v2.json").write_text("")
-    assert "Not ready" in describe(folder)
+    with pytest.raises(CatalogueError, match="items_ins_v2"):
+        check_folder(folder)
 
 
 def test_the_recorded_data_is_the_tested_one(official_folder: Path) -> None:
-    text = describe(official_folder)
+    text = check_folder(official_folder)
     assert text.count("as tested") == 4
     assert "1,000 products" in text
 
