@@ -39,7 +39,15 @@ class Java:
                 f"The environment of the extra {extra!r} runs in Java, and there is no command `java`; install a Java "
                 "runtime, 8 or later (on Debian and Ubuntu: apt-get install default-jre-headless)."
             )
-        options = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]  # one thread collects garbage, and it starts sooner
+        options = [
+            "-XX:+UseSerialGC",  # one thread that collects garbage, not one a core
+            "-XX:TieredStopAtLevel=1",  # starts sooner
+            # Objects without a hash of their own get one and the same, so that what an engine lists in the order of a
+            # set of them is in the same order in every instance.
+            "-XX:+UnlockExperimentalVMOptions",
+            "-XX:hashCode=2",
+            "-XX:+IgnoreUnrecognizedVMOptions",
+        ]
         try:
             port, self._process = launch_gateway(
                 classpath=jar, javaopts=options, die_on_exit=True, cwd=str(Path(jar).parent), return_proc=True

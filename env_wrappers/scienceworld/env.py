@@ -171,10 +171,10 @@ class ScienceWorldEnv(ReplayEnv):
     def _scene_of(self, text: str) -> Scene:
         server = self._server
         score = round(100 * server.getScore()) / 100
-        valid = {
-            entry["action"]: int(entry["template_id"])
-            for entry in json.loads(server.getValidActionObjectCombinationsJSON())["validActions"]
-        }
+        valid: dict[str, int] = {}
+        for entry in json.loads(server.getValidActionObjectCombinationsJSON())["validActions"]:
+            # Some words stand for two types of action, which come in any order.
+            valid[entry["action"]] = min(int(entry["template_id"]), valid.get(entry["action"], 1000))
         if text.startswith(_AMBIGUOUS):
             actions = tuple(sorted(valid))
         else:
