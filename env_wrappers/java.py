@@ -102,6 +102,5 @@ def java(jar: str, extra: str) -> Java:
 def missing_extra(package: str, extra: str, error: ImportError) -> ModuleNotFoundError:
     """What to raise where an optional package is not installed."""
     return ModuleNotFoundError(
-        f"This environment needs the package {package} ({error}); install it with: "
-        f"pip install 'proxmo_rllib[{extra}]'."
+        f"This environment needs the package {package} ({error}); install it with: pip install 'proxmo_rllib[{extra}]'."
     )

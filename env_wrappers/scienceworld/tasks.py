@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from env_wrappers.core import PLAIN_SPLITS
 
-# Variations in train, valid and test, in this order: those of train begin at 0. A test asks the engine whether it is so.
+# Variations in train, valid and test, in this order: those of train begin at 0. A test asks the engine.
 VARIATIONS: Mapping[str, tuple[int, int, int]] = {
     "boil": (14, 7, 9),
     "change-the-state-of-matter-of": (14, 7, 9),
@@ -66,7 +66,7 @@ def parse_task(task: str) -> tuple[str, int]:
         ValueError: there is no such task.
     """
     kind, _, word = task.partition("/")
-    if kind in VARIATIONS and word.isascii() and word.isdigit() and word == str(int(word)):
-        if int(word) < sum(VARIATIONS[kind]):
-            return kind, int(word)
+    known = kind in VARIATIONS and word.isascii() and word.isdigit() and word == str(int(word))
+    if known and int(word) < sum(VARIATIONS[kind]):
+        return kind, int(word)
     raise ValueError(f"task={task!r} is no task of ScienceWorld; ids look like 'boil/3', and tasks(split) lists them.")

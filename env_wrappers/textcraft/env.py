@@ -108,7 +108,7 @@ class TextCraftEnv(TextEnv):
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         task = self._running()
         if not self._success():
-            self._observation = self._act(task, action[: 1000].strip())
+            self._observation = self._act(task, action[:1000].strip())
         won = self._success()
         return self._observation, float(won), won, False, self._info()
 

@@ -248,6 +248,6 @@ def book() -> dict[str, tuple[Recipe, ...]]:
 
 @cache
 def depth(item: str) -> int:
-    """How many crafts deep an item is: 0 for a raw one, else one more than its deepest ingredient by the best recipe."""
+    """How many crafts deep an item is: 0 if raw, else one more than its deepest ingredient by the best recipe."""
     recipes = book().get(item, ())
     return min((1 + max(depth(part) for part, _ in recipe.ingredients) for recipe in recipes), default=0)

@@ -95,9 +95,7 @@ def _add_recipes(item: str, needed: dict[str, Recipe], rng: random.Random) -> No
     if item in needed or item not in book():
         return
     shortest = [
-        recipe
-        for recipe in book()[item]
-        if 1 + max(depth(part) for part, _ in recipe.ingredients) == depth(item)
+        recipe for recipe in book()[item] if 1 + max(depth(part) for part, _ in recipe.ingredients) == depth(item)
     ]
     needed[item] = recipe = rng.choice(shortest)
     for part, _ in recipe.ingredients:
@@ -126,4 +124,3 @@ def plan(task: Task, inventory: dict[str, int]) -> list[str]:
         for part, number in recipe.ingredients:
             demand[part] = demand.get(part, 0) + number * times
     return actions[::-1]
-
