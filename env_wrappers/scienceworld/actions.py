@@ -14,49 +14,10 @@ _UNLISTED = "examine <object>"
 
 _WORDS = re.compile(r"[a-z]+")
 _COMMON = frozenset(
-    [
-        "a",
-        "an",
-        "and",
-        "are",
-        "as",
-        "at",
-        "be",
-        "by",
-        "can",
-        "dont",
-        "first",
-        "for",
-        "from",
-        "in",
-        "into",
-        "is",
-        "it",
-        "its",
-        "of",
-        "on",
-        "or",
-        "room",
-        "so",
-        "take",
-        "than",
-        "that",
-        "the",
-        "then",
-        "there",
-        "this",
-        "to",
-        "using",
-        "when",
-        "which",
-        "will",
-        "with",
-        "you",
-        "your",
-        "task",
-        "focus",
-        "box",
-    ]
+    _WORDS.findall(
+        "a an and are as at be box by can dont first focus for from in into is it its of on or room so take than that "
+        "the then there this to using when which will with you your task"
+    )
 )
 
 

@@ -75,7 +75,7 @@ class ScienceWorldEnv(ReplayEnv):
         except ImportError as error:
             raise missing_extra("scienceworld", EXTRA, error) from error
         self._jar = str(JAR_PATH)
-        names = _names(VARIATIONS if task_types is None else task_types)
+        names = _names(tuple(VARIATIONS) if task_types is None else task_types)
         for name in names:
             check_choice("task type", name, tuple(VARIATIONS))
         self.task_types = tuple(sorted(set(names)))
