@@ -54,9 +54,7 @@ class Java:
             )
         except Exception as error:  # py4j lets through whatever it meets while it reads the port
             raise RuntimeError(f"Java did not start with {jar} ({error}); try `java -version`.") from error
-        self.gateway: Any = JavaGateway(
-            gateway_parameters=GatewayParameters(auto_field=True, port=port), java_process=self._process
-        )
+        self.gateway: Any = JavaGateway(gateway_parameters=GatewayParameters(port=port), java_process=self._process)
         self._lock = threading.RLock()
 
     @property
@@ -81,7 +79,7 @@ class Java:
         with self._lock:
             try:
                 return function(*arguments)
-            except Py4JError as error:
+            except (Py4JError, OSError) as error:
                 what = "raised" if self.alive else f"has ended with status {self._process.poll()}"
                 raise RuntimeError(
                     f"The Java process of the extra {self._extra!r} {what}: {error}. Make a new environment; it starts "

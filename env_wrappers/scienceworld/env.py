@@ -152,7 +152,8 @@ class ScienceWorldEnv(ReplayEnv):
         def advance() -> Scene:
             return self._scene_of(self._server.step(action))
 
-        scene: Scene = self._machine().call(advance)
+        assert self._java is not None  # the one that the episode began in: another knows nothing of it
+        scene: Scene = self._java.call(advance)
         return scene
 
     def _play(self, actions: Sequence[str]) -> Scene:

@@ -105,16 +105,22 @@ class TextWorldExpressEnv(ReplayEnv):
         game, seed, fold = _parse(self._task)
         machine = self._machine()
         if self._server is None:
-            self._server = machine.call(machine.gateway.jvm.textworldexpress.runtime.PythonInterface)
+            self._server = machine.call(lambda: machine.gateway.jvm.textworldexpress.runtime.PythonInterface())
         params = self._params.get(game, "")
-        if problem := machine.call(self._server.load, game, params):
-            raise ValueError(f"game_params[{game!r}]={params!r}: the engine says: {problem}")
+        problem = machine.call(self._server.load, game, params)
         scene = _scene(machine.call(self._server.generateNewGameJSON, seed, fold, False))
+        # For a parameter that it does not know, the engine loads nothing and says so only now.
+        if problem or scene.observation.startswith("ERROR"):
+            raise ValueError(
+                f"game_params[{game!r}]={params!r}: the engine says: {problem or scene.observation} Write them as "
+                "'numLocations=3,includeDoors=0', with names and numbers that this game knows."
+            )
         self._goal = str(machine.call(self._server.getTaskDescription))
         return scene
 
     def _advance(self, action: str) -> Scene:
-        return _scene(self._machine().call(self._server.stepJSON, action))
+        assert self._java is not None  # the one that the episode began in: another knows nothing of it
+        return _scene(self._java.call(self._server.stepJSON, action))
 
     def _describe(self) -> tuple[str, str]:
         return self._task.partition("/")[0], self._goal
