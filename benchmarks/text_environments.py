@@ -89,7 +89,7 @@ def measure(name: str, number: int) -> Mapping[str, Any]:
         "first": first,
         "reset": statistics.mean(resets) * 1e3,
         "step": statistics.mean(steps) * 1e3,
-        "memory": (resident() - before + (resident(java.pid) if java else 0)) / 1e6,
+        "memory": (resident() - before + (resident(java.process.pid) if java else 0)) / 1e6,
         "random": statistics.mean(wins),
         "expert": statistics.mean(expert_wins),
         "expert_steps": statistics.mean(lengths),

@@ -346,7 +346,7 @@ class _Check:
                 return
 
     def _group(self, tasks: Sequence[str | None]) -> None:
-        """Members of a group are instances of their own; they begin alike."""
+        """Members of a group are instances of their own; they begin alike, and play at once without disturbance."""
         other = self._new()
         for task in tasks[::-1]:  # in another order: what was played before must not matter
             mine = self._reset(self.env, task)
@@ -356,6 +356,23 @@ class _Check:
                     f"reset(seed={self._seed}, options={self._options(task)}) of two instances",
                     f"they differ in {difference}",
                     "Let seed and task alone determine the start: the members of a group are compared with each other.",
+                )
+                return
+        alone = list(self._walk(self.env, mine[1]))
+        self._reset(self.env, task)
+        _, others = self._reset(other, task)
+        rng = random.Random(self._seed + 1)
+        over = False
+        for action, wanted in alone:
+            if not over:
+                _, _, terminated, truncated, others = self._step(other, rng.choice(self._actions(others)))
+                over = terminated or truncated
+            if difference := _difference(wanted, self._step(self.env, action)):
+                self._report(
+                    "group",
+                    f"step({_short(action)}) while another instance plays the same task",
+                    f"it is answered otherwise than alone: {difference}",
+                    "Keep all state of the episode in attributes of the instance: a group plays one task at once.",
                 )
                 return
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from env_wrappers.core import check_choice
-from env_wrappers.java import Java, java, missing_extra
+from env_wrappers.java import Java, missing_extra
 from env_wrappers.replay import ReplayEnv, Scene
 from env_wrappers.scienceworld.actions import MIN_ACTIONS, RESTART, choose_actions
 from env_wrappers.scienceworld.tasks import VARIATIONS, parse_task, task_ids
@@ -107,12 +107,16 @@ class ScienceWorldEnv(ReplayEnv):
         kind, variation = parse_task(self._task)
 
         def ask() -> list[str]:
-            # On an instance of its own: asking would start the task again.
-            server = self._machine().gateway.jvm.scienceworld.runtime.pythonapi.PythonInterface()
+            server = _interface(machine)
             server.load(kind, variation, ",".join(self._simplifications), True)
             return list(server.getGoldActionSequence())
 
-        actions: list[str] = self._machine().call(ask)
+        # A process of its own: asking would start the running game again, and change others of its process.
+        machine = Java(self._jar, EXTRA)
+        try:
+            actions: list[str] = machine.call(ask)
+        finally:
+            machine.close()
         return actions
 
     def _check_task(self, task: str) -> None:
@@ -122,21 +126,27 @@ class ScienceWorldEnv(ReplayEnv):
                 f"task={task!r}: this environment plays {', '.join(self.task_types)}; pass task_types=... for more."
             )
 
-    def _machine(self) -> Java:
-        if self._java is None or not self._java.alive:
-            self._java, self._server = java(self._jar, EXTRA), None
+    def close(self) -> None:
+        if self._java is not None:
+            self._java.close()
+            self._java, self._server = None, None
+
+    def _running_java(self) -> Java:
+        if self._java is None:
+            self._java = machine = Java(self._jar, EXTRA)
+            self._server = machine.call(_interface, machine)
         return self._java
 
     def _begin(self) -> Scene:
-        return self._machine().call(self._scene_of, self._start())
+        said = self._start()
+        scene: Scene = self._running_java().call(self._scene_of, said)
+        return scene
 
     def _start(self) -> str:
         kind, variation = parse_task(self._task)
-        machine = self._machine()
+        machine = self._running_java()
 
         def start() -> str:
-            if self._server is None:
-                self._server = machine.gateway.jvm.scienceworld.runtime.pythonapi.PythonInterface()
             self._server.load(kind, variation, ",".join(self._simplifications), False)
             self._server.reset()
             self._templates = tuple(self._server.getPossibleActions())
@@ -166,7 +176,7 @@ class ScienceWorldEnv(ReplayEnv):
                 text = str(self._server.step(action)) if self._accepts(action) else self.refusal
             return self._scene_of(text)
 
-        scene: Scene = self._machine().call(play)
+        scene: Scene = self._running_java().call(play)
         return scene
 
     def _scene_of(self, text: str) -> Scene:
@@ -197,3 +207,8 @@ def _names(given: str | Sequence[str]) -> tuple[str, ...]:
     if isinstance(given, str):
         return tuple(name.strip() for name in given.split(",") if name.strip())
     return tuple(given)
+
+
+def _interface(machine: Java) -> Any:
+    """The engine's own interface."""
+    return machine.gateway.jvm.scienceworld.runtime.pythonapi.PythonInterface()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from env_wrappers.core import check_choice
-from env_wrappers.java import Java, java, missing_extra
+from env_wrappers.java import Java, missing_extra
 from env_wrappers.replay import ReplayEnv, Scene
 
 GAMES = ("arithmetic", "coin", "cookingworld", "mapreader", "peckingorder", "simonsays", "sorting", "twc")
@@ -83,29 +83,37 @@ class TextWorldExpressEnv(ReplayEnv):
         game, seed, fold = _parse(self._task)
 
         def ask() -> list[str]:
-            # On an instance of its own: asking would start the game again.
-            server = self._machine().gateway.jvm.textworldexpress.runtime.PythonInterface()
+            server = _interface(machine)
             server.load(game, self._params.get(game, ""))
             server.generateNewGameJSON(seed, fold, True)
             return list(server.getGoldActionSequence())
 
-        actions: list[str] = self._machine().call(ask)
+        # A process of its own: asking would start the running game again, and change others of its process.
+        machine = Java(self._jar, EXTRA)
+        try:
+            actions: list[str] = machine.call(ask)
+        finally:
+            machine.close()
         return actions
 
     def _check_task(self, task: str) -> None:
         if _parse(task)[0] not in self.games:
             raise ValueError(f"task={task!r}: this environment plays {', '.join(self.games)}; pass games=... for more.")
 
-    def _machine(self) -> Java:
-        if self._java is None or not self._java.alive:
-            self._java, self._server = java(self._jar, EXTRA), None
+    def close(self) -> None:
+        if self._java is not None:
+            self._java.close()
+            self._java, self._server = None, None
+
+    def _running_java(self) -> Java:
+        if self._java is None:
+            self._java = machine = Java(self._jar, EXTRA)
+            self._server = machine.call(_interface, machine)
         return self._java
 
     def _begin(self) -> Scene:
         game, seed, fold = _parse(self._task)
-        machine = self._machine()
-        if self._server is None:
-            self._server = machine.call(lambda: machine.gateway.jvm.textworldexpress.runtime.PythonInterface())
+        machine = self._running_java()
         params = self._params.get(game, "")
         problem = machine.call(self._server.load, game, params)
         scene = _scene(machine.call(self._server.generateNewGameJSON, seed, fold, False))
@@ -148,3 +156,8 @@ def _scene(answer: str) -> Scene:
         over=success or failure,
         score=float(said["score"]),
     )
+
+
+def _interface(machine: Java) -> Any:
+    """The engine's own interface."""
+    return machine.gateway.jvm.textworldexpress.runtime.PythonInterface()

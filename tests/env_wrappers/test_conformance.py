@@ -155,6 +155,23 @@ class Restarting(Good):
         return super().step(action)
 
 
+class Crowded(Good):
+    """All instances walk one corridor."""
+
+    def step(self, action):
+        result = super().step(action)
+        COUNTS[self.task] = COUNTS.get(self.task, 0) + 1
+        return f"{result[0]} after {COUNTS[self.task]}", *result[1:]
+
+    def reset(self, **kwargs):
+        result = super().reset(**kwargs)
+        COUNTS[self.task] = 0
+        return result
+
+
+COUNTS: dict[str, int] = {}
+
+
 class AnyTask(Good):
     def reset(self, *, seed=None, options=None):
         return super().reset(seed=seed)
@@ -187,6 +204,7 @@ class NoEnv:
         (DiscreteActions, "spaces", "action_space", "AnyText"),
         (GlobalRandom, "determinism", "step", "np_random"),
         (Counting, "group", "two instances", "the members of a group"),
+        (Crowded, "group", "another instance plays", "attributes of the instance"),
         (Fussy, "odd actions", "line break", "any string"),
         (Boastful, "admissible_actions", "'fly'", "List only"),
         (Locked, "copies", "copy.deepcopy", "locks"),

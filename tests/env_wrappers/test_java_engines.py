@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -93,9 +91,11 @@ class TestTextWorldExpress:
     pytestmark = needs_engine
 
     def test_the_expert_wins_and_the_rewards_add_up_to_the_score(self) -> None:
-        env = make("TextWorldExpress", games="arithmetic,coin,cookingworld,mapreader,peckingorder,simonsays,twc")
+        env = make(
+            "TextWorldExpress",
+        )
         for split in env.splits:
-            for task in env.tasks(split)[:14]:
+            for task in env.tasks(split)[:8]:
                 outcomes = play(env, task)
                 assert outcomes[-1][4]["success"], task
                 assert sum(outcome[1] for outcome in outcomes[1:]) == pytest.approx(outcomes[-1][4]["score"])
@@ -128,11 +128,18 @@ class TestTextWorldExpress:
     def test_a_lost_process_is_said_and_a_new_environment_starts_another(self) -> None:
         env = make("TextWorldExpress", games="coin")
         first = env.reset(options={"task": "coin/3"})
-        os.kill(env._java.pid, signal.SIGKILL)
-        env._java._process.wait()
+        env._java.process.kill()
+        env._java.process.wait()
         with pytest.raises(RuntimeError, match=r"Java process.*new environment"):
             env.step("look around")
         assert make("TextWorldExpress", games="coin").reset(options={"task": "coin/3"}) == first
+
+    def test_closing_ends_the_process(self) -> None:
+        env = make("TextWorldExpress", games="coin")
+        env.reset(seed=0)
+        process = env._java.process
+        env.close()
+        assert process.poll() is not None
 
 
 class TestScienceWorld:
