@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+MAX_ATTEMPTS = 50  # seeds that are tried, one after another
+
 
 def make(kind: str, seed: int, settings: dict[str, Any], path: str) -> None:
     """Generate and compile a game.
@@ -29,17 +31,26 @@ def make(kind: str, seed: int, settings: dict[str, Any], path: str) -> None:
     from textworld.challenges.tw_cooking import cooking
     from textworld.challenges.tw_treasure_hunter import treasure_hunter
     from textworld.generator import compile_game, make_game
+    from textworld.generator.chaining import QuestGenerationError
 
-    options = GameOptions()
-    options.seeds = seed
-    options.path = path
-    if kind == "quest":
-        options.nb_rooms, options.nb_objects = settings["rooms"], settings["objects"]
-        options.quest_length = settings["steps"]
-        game = make_game(options)
-    else:
-        makers = {"coin_collector": coin_collector, "cooking": cooking, "treasure_hunter": treasure_hunter}
-        game = makers[kind].make(settings, options)
+    makers = {"coin_collector": coin_collector, "cooking": cooking, "treasure_hunter": treasure_hunter}
+    for attempt in range(MAX_ATTEMPTS):
+        options = GameOptions()
+        options.seeds = seed + attempt
+        options.path = path
+        try:
+            if kind == "quest":
+                options.nb_rooms, options.nb_objects = settings["rooms"], settings["objects"]
+                options.quest_length = settings["steps"]
+                game = make_game(options)
+            else:
+                game = makers[kind].make(settings, options)
+        except QuestGenerationError:
+            # The map that was drawn has no room for a quest of that length; the next seed is as good.
+            if attempt + 1 == MAX_ATTEMPTS:
+                raise
+        else:
+            break
     compile_game(game, options)
     Path(path).with_suffix(".ni").unlink()  # the source, of no more use
 
