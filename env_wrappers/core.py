@@ -22,7 +22,8 @@ from typing import Any, ClassVar, Self
 import gymnasium
 from gymnasium.spaces import Text
 
-SPLITS = ("train", "valid_seen", "valid_unseen")
+SPLITS = ("train", "valid_seen", "valid_unseen")  # of ALFWorld
+PLAIN_SPLITS = ("train", "valid", "test")  # of the environments whose validation tasks are all of one kind
 
 REQUIRED_INFO: Mapping[str, type] = {
     "admissible_actions": list,  # of str, sorted; empty where the environment does not list them
@@ -101,18 +102,28 @@ _PLACEHOLDER = re.compile(r"<\w+>")
 def is_admissible(action: str, admissible: Sequence[str]) -> bool:
     """Whether an action is one of the admissible ones.
 
-    Where an action takes free text, the environment lists it once with a placeholder: "search[<query>]" stands for
-    every "search[...]" with something between the brackets.
+    Where an action takes free text, the environment lists it once with placeholders: "search[<query>]" stands for
+    every "search[...]" with something between the brackets, "move <object> to <place>" for every move.
     """
     if action in admissible:
         return True
-    for entry in admissible:
-        if "<" in entry and (match := _PLACEHOLDER.search(entry)):
-            before, after = entry[: match.start()], entry[match.end() :]
-            fits = action.startswith(before) and action.endswith(after)
-            if fits and action[len(before) : len(action) - len(after)].strip():
-                return True
-    return False
+    return any("<" in entry and _fits(action, _PLACEHOLDER.split(entry)) for entry in admissible)
+
+
+def _fits(action: str, pieces: Sequence[str]) -> bool:
+    """Whether an action is the pieces in their order, with something that is no space between any two.
+
+    By plain searches: some responses would keep a regular expression busy for minutes.
+    """
+    first, *middle, last = pieces if len(pieces) > 1 else (*pieces, "")
+    if len(pieces) < 2 or not action.startswith(first) or not action.endswith(last):
+        return False
+    rest = action[len(first) : len(action) - len(last)]
+    for piece in middle:
+        before, found, rest = rest.partition(piece)
+        if not found or not before.strip():
+            return False
+    return bool(rest.strip())
 
 
 def check_choice(name: str, value: str, known: Sequence[str]) -> None:
@@ -121,10 +132,33 @@ def check_choice(name: str, value: str, known: Sequence[str]) -> None:
         raise ValueError(f"{name}={value!r} is unknown; choose from {', '.join(map(repr, known))}.")
 
 
+def choose_task(env: TextEnv, options: dict[str, Any] | None) -> str:
+    """The task that the options of `reset` name, or one drawn with the environment's generator.
+
+    Raises:
+        ValueError: an option that nobody reads, or a task that is no string.
+    """
+    options = options or {}
+    unknown = options.keys() - {"task", "split"}
+    if unknown:
+        raise ValueError(f"options has the unknown keys {sorted(unknown)}; use 'task' (an id) or 'split'.")
+    task = options.get("task")
+    if task is None:
+        tasks = env.tasks(options.get("split", "train"))
+        return tasks[int(env.np_random.integers(len(tasks)))]
+    if not isinstance(task, str):
+        raise ValueError(f"options['task']={task!r} is no string; env.unwrapped.tasks(split) lists the ids.")
+    return task
+
+
 def register_all() -> None:
     """Register the environments with Gymnasium. Their modules are imported when one is made."""
     entry_points = {
         "env_wrappers/ALFWorld-v0": "env_wrappers.alfworld.env:make_alfworld",
+        "env_wrappers/ScienceWorld-v0": "env_wrappers.scienceworld.env:ScienceWorldEnv",
+        "env_wrappers/TextCraft-v0": "env_wrappers.textcraft.env:TextCraftEnv",
+        "env_wrappers/TextWorld-v0": "env_wrappers.textworld.env:TextWorldEnv",
+        "env_wrappers/TextWorldExpress-v0": "env_wrappers.textworld_express.env:TextWorldExpressEnv",
         "env_wrappers/WebShop-v0": "env_wrappers.webshop.env:WebShopEnv",
     }
     for env_id, entry_point in entry_points.items():

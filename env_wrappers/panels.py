@@ -20,7 +20,7 @@ import gymnasium
 from env_wrappers.core import check_choice
 
 # Arguments that say where data lies or how it is played, not what is played: the same panel on another machine.
-_LOCAL_ARGUMENTS = frozenset({"games", "catalogue", "engine", "render_mode", "reward"})
+_LOCAL_ARGUMENTS = frozenset({"games", "catalogue", "engine", "folder", "render_mode", "reward"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,8 @@ class ProxMO(Algorithm):
     def setup(self, config: AlgorithmConfig) -> None:
         """Starts engines, environment runners and learners, side by side."""
         self._probe_ids = check_first_prompt(self.config)
+        if not ray.is_initialized():
+            ray.init()  # not by the thread below, as it would be otherwise: Ray's processes end with the thread
         with ThreadPoolExecutor(max_workers=1) as background:
             pool = background.submit(self._start_engines)
             try:

@@ -12,7 +12,7 @@ from env_wrappers.alfworld.engine import State
 from env_wrappers.alfworld.games import Library, open_library
 from env_wrappers.alfworld.generator import GeneratorConfig
 from env_wrappers.alfworld.problem import Game
-from env_wrappers.core import TextEnv, check_choice
+from env_wrappers.core import TextEnv, check_choice, choose_task
 
 ENGINES = ("native", "textworld")
 
@@ -31,25 +31,6 @@ def make_alfworld(engine: str = "native", **arguments: Any) -> TextEnv:
 
         return OfficialALFWorldEnv(**arguments)
     return ALFWorldEnv(**arguments)
-
-
-def choose_task(env: TextEnv, options: dict[str, Any] | None) -> str:
-    """The task that the options of `reset` name, or one drawn with the environment's generator.
-
-    Raises:
-        ValueError: an option that nobody reads, or a task that is no string.
-    """
-    options = options or {}
-    unknown = options.keys() - {"task", "split"}
-    if unknown:
-        raise ValueError(f"options has the unknown keys {sorted(unknown)}; use 'task' (an id) or 'split'.")
-    task = options.get("task")
-    if task is None:
-        tasks = env.tasks(options.get("split", "train"))
-        return tasks[int(env.np_random.integers(len(tasks)))]
-    if not isinstance(task, str):
-        raise ValueError(f"options['task']={task!r} is no string; env.unwrapped.tasks(split) lists the ids.")
-    return task
 
 
 class GamesEnv(TextEnv):

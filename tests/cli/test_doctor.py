@@ -187,3 +187,47 @@ def test_this_machine_passes(tmp_path, monkeypatch, capsys):
     assert status == 0, report
     python = next(row for row in report["findings"] if row["name"] == "Python")
     assert sys.executable in python["finding"]
+
+
+@pytest.fixture
+def own_module(monkeypatch, tmp_path):
+    """A module in the working folder, with an environment that forgets to say whether it succeeded."""
+    (tmp_path / "my_forgetful_module.py").write_text(
+        "import gymnasium\n"
+        "from env_wrappers.core import AnyText\n"
+        "class MyEnv(gymnasium.Env):\n"
+        "    def __init__(self, known=False):\n"
+        "        self.observation_space = self.action_space = AnyText()\n"
+        "        self.known = {'success': False} if known else {}\n"
+        "    def reset(self, *, seed=None, options=None):\n"
+        "        super().reset(seed=seed)\n"
+        "        return 'hello', dict(self.known)\n"
+        "    def step(self, action):\n"
+        "        return 'hm', 0.0, False, False, dict(self.known)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    yield "my_forgetful_module:MyEnv"
+    sys.modules.pop("my_forgetful_module", None)
+
+
+def test_the_doctor_names_what_is_wrong_with_an_environment(own_module, capsys):
+    assert main(["doctor", "--json", "--env", own_module]) == 1
+    (finding,) = json.loads(capsys.readouterr().out)["findings"]
+    assert (finding["name"], finding["status"]) == ("success", "fail")
+    assert "reset" in finding["finding"]
+    assert "info of reset and of every step" in finding["remedy"]
+    assert main(["doctor", "--env", own_module, "--env-config", '{"known": true}']) == 0
+    assert "nothing wrong" in capsys.readouterr().out
+
+
+def test_the_doctor_takes_a_registered_environment(capsys):
+    assert main(["doctor", "--json", "--env", "env_wrappers/ALFWorld-v0", "--env-config", '{"rooms": "bathroom"}']) == 0
+    assert json.loads(capsys.readouterr().out)["ok"] is True
+
+
+@pytest.mark.parametrize("words", [["--env", "Nowhere-v0"], ["--env", "env_wrappers/ALFWorld-v0", "--env-config", "3"]])
+def test_the_doctor_refuses_an_environment_that_is_not_there(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor", *words])
+    assert ended.value.code == 2
+    assert "--env" in capsys.readouterr().err

@@ -1,0 +1,98 @@
+"""Engines that run in Java: one Java process for each environment.
+
+These engines keep some things of a running game in places that all instances of a process share: two environments of
+one task in one Java process disturb each other. So each has a process of its own, for all of its episodes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+_OPTIONS = (
+    "-Xmx1g",
+    "-XX:+UseSerialGC",  # one thread that collects garbage, not one a core
+    "-XX:TieredStopAtLevel=1",  # starts sooner
+    # Objects without a hash of their own get one and the same, so that what an engine lists in the order of a set of
+    # them is in the same order in every process.
+    "-XX:+UnlockExperimentalVMOptions",
+    "-XX:hashCode=2",
+    "-XX:+IgnoreUnrecognizedVMOptions",
+)
+
+
+class Java:
+    """A running Java process with an engine's classes. It ends with `close`, with this object, or with Python."""
+
+    def __init__(self, jar: str, extra: str) -> None:
+        """Start it; a second or two.
+
+        Args:
+            jar: path of the engine's classes.
+            extra: the extra of this project that installs the engine, for messages.
+
+        Raises:
+            RuntimeError: there is no Java, or it does not start.
+        """
+        from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
+
+        self._extra = extra
+        if shutil.which("java") is None:
+            raise RuntimeError(
+                f"The environment of the extra {extra!r} runs in Java, and there is no command `java`; install a Java "
+                "runtime, 8 or later (on Debian and Ubuntu: apt-get install default-jre-headless)."
+            )
+        try:
+            port, process = launch_gateway(
+                classpath=jar, javaopts=list(_OPTIONS), die_on_exit=True, cwd=str(Path(jar).parent), return_proc=True
+            )
+        except Exception as error:  # py4j lets through whatever it meets while it reads the port
+            raise RuntimeError(f"Java did not start with {jar} ({error}); try `java -version`.") from error
+        self.process: subprocess.Popen[bytes] = process
+        self.gateway: Any = JavaGateway(gateway_parameters=GatewayParameters(port=port), java_process=process)
+        self._end = weakref.finalize(self, _end, self.gateway, process)
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a Java function, or a Python one that calls several.
+
+        Raises:
+            RuntimeError: Java raised, or has ended.
+        """
+        from py4j.protocol import Py4JError
+
+        try:
+            return function(*arguments)
+        except (Py4JError, OSError) as error:
+            status = self.process.poll()
+            what = "raised" if status is None else f"has ended with status {status}"
+            raise RuntimeError(
+                f"The Java process of the extra {self._extra!r} {what}: {error}. Make a new environment; it starts "
+                "another process."
+            ) from error
+
+    def close(self) -> None:
+        """End the process."""
+        self._end()
+
+
+def _end(gateway: Any, process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(Exception):  # it may have ended already
+        gateway.shutdown()
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
+
+
+def missing_extra(package: str, extra: str, error: ImportError) -> ModuleNotFoundError:
+    """What to raise where an optional package is not installed."""
+    return ModuleNotFoundError(
+        f"This environment needs the package {package} ({error}); install it with: pip install 'proxmo_rllib[{extra}]'."
+    )

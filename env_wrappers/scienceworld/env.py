@@ -1,0 +1,214 @@
+"""`env_wrappers/ScienceWorld-v0`. Written for scienceworld 1.2."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from env_wrappers.core import check_choice
+from env_wrappers.java import Java, missing_extra
+from env_wrappers.replay import ReplayEnv, Scene
+from env_wrappers.scienceworld.actions import MIN_ACTIONS, RESTART, choose_actions
+from env_wrappers.scienceworld.tasks import VARIATIONS, parse_task, task_ids
+
+EXTRA = "scienceworld"
+SIMPLIFICATIONS = (
+    "easy",
+    "noElectricalAction",
+    "openContainers",
+    "openDoors",
+    "selfWateringFlowerPots",
+    "teleportAction",
+)
+_AMBIGUOUS = "Ambiguous request"
+
+
+class ScienceWorldEnv(ReplayEnv):
+    """An experiment of ScienceWorld, such as "boil/3": the kind of task and its variation, which determines it.
+
+    The reward is by default the change of the engine's score, of which 0 to 100 points are 0 to 1. To focus on a wrong
+    object loses the episode: the engine then says -100, and the score is 0. There is no limit of steps.
+
+    The list of admissible actions is cut, see `actions.choose_actions`. When the engine asks which of several objects
+    was meant, the list has the numbers to answer with and nothing else.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
+        "render_modes": ["ansi"],
+        "blocking": True,  # a step takes tenths of a second
+        "thread_safe": True,
+    }
+    refusal = "No known action matches that input."
+    engine_attributes = ("_java", "_server")
+    _java: Java | None = None
+    _server: Any = None
+    _goal = ""
+    _templates: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        task_types: str | Sequence[str] | None = None,
+        simplifications: str | Sequence[str] = (),
+        max_actions: int = 100,
+        reward: str = "score",
+        num_tasks: int | None = None,
+        render_mode: str | None = None,
+    ) -> None:
+        """Choose the tasks; Java starts at the first reset.
+
+        Args:
+            task_types: of `VARIATIONS`; one name, several with commas between them, a sequence, or None for all.
+            simplifications: of `SIMPLIFICATIONS`, likewise; none by default.
+            max_actions: length of the list of admissible actions at most, `MIN_ACTIONS` or more.
+            reward: "score" or "success", as of `ReplayEnv`.
+            num_tasks: variations of each type in each split at most; None for all.
+            render_mode: None or "ansi".
+
+        Raises:
+            ModuleNotFoundError: scienceworld is not installed.
+            ValueError: an argument is wrong.
+        """
+        super().__init__(reward, render_mode)
+        try:
+            from scienceworld.constants import JAR_PATH
+        except ImportError as error:
+            raise missing_extra("scienceworld", EXTRA, error) from error
+        self._jar = str(JAR_PATH)
+        names = _names(tuple(VARIATIONS) if task_types is None else task_types)
+        for name in names:
+            check_choice("task type", name, tuple(VARIATIONS))
+        self.task_types = tuple(sorted(set(names)))
+        self._simplifications = _names(simplifications)
+        for name in self._simplifications:
+            check_choice("simplification", name, SIMPLIFICATIONS)
+        electric = [name for name in self.task_types if "power-component" in name or "conductivity" in name]
+        if electric and {"easy", "noElectricalAction"} & set(self._simplifications):
+            raise ValueError(
+                f"simplifications={self._simplifications}: without electrical actions {', '.join(electric)} cannot be "
+                "solved; choose other task_types, or simplifications without it."
+            )
+        if not isinstance(max_actions, int) or max_actions < MIN_ACTIONS:
+            raise ValueError(
+                f"max_actions={max_actions!r}: give {MIN_ACTIONS} or more, or a type of action would go unlisted."
+            )
+        if num_tasks is not None and (not isinstance(num_tasks, int) or num_tasks < 1):
+            raise ValueError(f"num_tasks={num_tasks!r}: give a number of variations of each type, 1 or more, or None.")
+        self._max_actions = max_actions
+        self._num_tasks = num_tasks
+
+    def tasks(self, split: str) -> list[str]:
+        check_choice("split", split, self.splits)
+        return task_ids(split, self.task_types, self._num_tasks)
+
+    def plan(self) -> list[str]:
+        """The engine's own actions that solve the running task from its beginning; seconds."""
+        self._running()
+        kind, variation = parse_task(self._task)
+
+        def ask() -> list[str]:
+            server = _interface(machine)
+            server.load(kind, variation, ",".join(self._simplifications), True)
+            return list(server.getGoldActionSequence())
+
+        # A process of its own: asking would start the running game again, and change others of its process.
+        machine = Java(self._jar, EXTRA)
+        try:
+            actions: list[str] = machine.call(ask)
+        finally:
+            machine.close()
+        return actions
+
+    def _check_task(self, task: str) -> None:
+        kind, _ = parse_task(task)
+        if kind not in self.task_types:
+            raise ValueError(
+                f"task={task!r}: this environment plays {', '.join(self.task_types)}; pass task_types=... for more."
+            )
+
+    def close(self) -> None:
+        if self._java is not None:
+            self._java.close()
+            self._java, self._server = None, None
+
+    def _running_java(self) -> Java:
+        if self._java is None:
+            self._java = machine = Java(self._jar, EXTRA)
+            self._server = machine.call(_interface, machine)
+        return self._java
+
+    def _begin(self) -> Scene:
+        said = self._start()
+        scene: Scene = self._running_java().call(self._scene_of, said)
+        return scene
+
+    def _start(self) -> str:
+        kind, variation = parse_task(self._task)
+        machine = self._running_java()
+
+        def start() -> str:
+            self._server.load(kind, variation, ",".join(self._simplifications), False)
+            self._server.reset()
+            self._templates = tuple(self._server.getPossibleActions())
+            self._goal = str(self._server.getTaskDescription()).removeprefix("Task Description:").strip()
+            return str(self._server.step("look around"))  # as the package's own reset does
+
+        return str(machine.call(start))
+
+    def _accepts(self, action: str) -> bool:
+        return action != RESTART
+
+    def _advance(self, action: str) -> Scene:
+        def advance() -> Scene:
+            return self._scene_of(self._server.step(action))
+
+        assert self._java is not None  # the one that the episode began in: another knows nothing of it
+        scene: Scene = self._java.call(advance)
+        return scene
+
+    def _play(self, actions: Sequence[str]) -> Scene:
+        """As of `ReplayEnv`, but the valid actions, which take longer than the step, are asked for only at the end."""
+        said = self._start()
+
+        def play() -> Scene:
+            text = said
+            for action in actions:
+                text = str(self._server.step(action)) if self._accepts(action) else self.refusal
+            return self._scene_of(text)
+
+        scene: Scene = self._running_java().call(play)
+        return scene
+
+    def _scene_of(self, text: str) -> Scene:
+        server = self._server
+        score = round(100 * server.getScore()) / 100
+        valid: dict[str, int] = {}
+        for entry in json.loads(server.getValidActionObjectCombinationsJSON())["validActions"]:
+            # Some words stand for two types of action, which come in any order.
+            valid[entry["action"]] = min(int(entry["template_id"]), valid.get(entry["action"], 1000))
+        if text.startswith(_AMBIGUOUS):
+            actions = tuple(sorted(valid))
+        else:
+            actions = choose_actions(valid, self._templates, self._goal, self._max_actions)
+        completed = bool(server.getCompleted())
+        return Scene(
+            observation=text.strip(),
+            actions=actions,
+            success=completed and score >= 1,
+            over=completed or score < 0,
+            score=min(max(score, 0.0), 1.0),
+        )
+
+    def _describe(self) -> tuple[str, str]:
+        return parse_task(self._task)[0], self._goal
+
+
+def _names(given: str | Sequence[str]) -> tuple[str, ...]:
+    if isinstance(given, str):
+        return tuple(name.strip() for name in given.split(",") if name.strip())
+    return tuple(given)
+
+
+def _interface(machine: Java) -> Any:
+    """The engine's own interface."""
+    return machine.gateway.jvm.scienceworld.runtime.pythonapi.PythonInterface()
