@@ -6,6 +6,8 @@ of real size: up to 35 receptacles and 50 objects.
 
 How to run this script: `proxmo train tuned_examples/alfworld_real_cpu.py env_config.games=PATH`, where PATH is a folder
 that alfworld-download filled or a `games.jsonl.xz`; left out, it is $ALFWORLD_DATA.
+
+Results to expect: see docs/results.md.
 """
 
 from __future__ import annotations

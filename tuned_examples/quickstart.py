@@ -6,7 +6,7 @@ Learner, weight transfer, evaluation on a fixed panel, checkpoints.
 
 How to run this script: `make quickstart`, or `proxmo train tuned_examples/quickstart.py [key=value ...]`
 
-Results to expect: see README.md.
+Results to expect: see docs/results.md.
 """
 
 from __future__ import annotations
