@@ -71,7 +71,7 @@ def start_head(folder: Path, log: Path, environment: dict[str, str]) -> tuple[su
 
 def stop_head(head: subprocess.Popen[bytes]) -> None:
     """End it by its process group: `ray stop` would end every Ray on the machine."""
-    for sign, seconds in ((signal.SIGTERM, 60), (signal.SIGKILL, 10)):
+    for sign, seconds in ((signal.SIGTERM, 10), (signal.SIGKILL, 10)):
         try:
             os.killpg(head.pid, sign)
             head.wait(timeout=seconds)
@@ -81,7 +81,7 @@ def stop_head(head: subprocess.Popen[bytes]) -> None:
             continue
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     """A head that answers, with a token that `proxmo submit` has to find."""
     folder = Path(tempfile.mkdtemp(prefix="pxc", dir="/tmp"))  # sockets need a short path
