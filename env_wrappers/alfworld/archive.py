@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from env_wrappers.alfworld.problem import GameError
+from env_wrappers.cache import cache_folder
 
 GAME_FILE = "game.tw-pddl"
 _KEYS = ("path", "task", "pddl_problem")
@@ -36,7 +37,7 @@ class Archive:
         """
         digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
         self._path = path
-        self._zip_path = _cache_folder() / f"alfworld-{digest}.zip"
+        self._zip_path = cache_folder() / f"alfworld-{digest}.zip"
         if not self._zip_path.exists():
             _unpack(path, self._zip_path)
         self._zip = zipfile.ZipFile(self._zip_path)
@@ -54,18 +55,6 @@ class Archive:
                 f"{self._zip_path} is damaged ({error}); delete it, it is made anew from {self._path}."
             ) from error
         return record
-
-
-def _cache_folder() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(root) / "env_wrappers"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PermissionError(
-            f"The cache folder {folder} cannot be made ({error}); set XDG_CACHE_HOME to one that can."
-        ) from error
-    return folder
 
 
 def _unpack(path: Path, target: Path) -> None:

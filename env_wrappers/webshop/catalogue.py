@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from env_wrappers.cache import cache_folder
 from env_wrappers.webshop import generator, goals, official
 from env_wrappers.webshop.index import Array, Index, Postings, PostingsBuilder, Texts, load_array, save_arrays
 from env_wrappers.webshop.products import Product
@@ -245,7 +246,7 @@ def _subfolder(folder: Path | None, name: str) -> Path | None:
 
 def _stored(name: str, key: str, products: Callable[[], Iterable[Product]]) -> Catalogue:
     """A catalogue in the cache folder, built if this machine never did."""
-    target = _cache_folder() / f"webshop-{FORMAT}-{key}"
+    target = cache_folder() / f"webshop-{FORMAT}-{key}"
     with _locked(target.with_name(target.name + ".lock")):
         if not target.exists():
             # Written beside its place and moved there: what has the name is whole.
@@ -265,15 +266,3 @@ def _locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _cache_folder() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(root) / "env_wrappers"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PermissionError(
-            f"The cache folder {folder} cannot be made ({error}); set XDG_CACHE_HOME to one that can."
-        ) from error
-    return folder
