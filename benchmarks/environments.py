@@ -1,10 +1,11 @@
 """Native against official ALFWorld engine: time and memory. Generated against real games: size and difficulty.
-WebShop: time, memory and scores.
+WebShop: time, memory and scores. TextCraft, TextWorld, TextWorldExpress, ScienceWorld: the same, as far as installed.
 
-    python -m benchmarks.environments [--games PATH] [--official-games 2] [--catalogue PATH]
+    python -m benchmarks.environments [--games PATH] [--official-games 2] [--catalogue PATH] [--text-tasks 8]
 
-Times are CPU seconds of one core, so that other work on the machine does not change them much. PATH is as the
-environment's `games`; without it the games are generated, and nothing is compared with real ones.
+Times are CPU seconds of one core, so that other work on the machine does not change them much; those of the last four
+are wall seconds. PATH is as the environment's `games`; without it the games are generated, and nothing is compared with
+real ones.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from env_wrappers.alfworld.generator import GeneratorConfig, generate
 from env_wrappers.alfworld.oracle import solution
 from env_wrappers.alfworld.problem import Game, parse_game
 
-from . import webshop
+from . import text_environments, webshop
 
 ENV_ID = "env_wrappers/ALFWorld-v0"
 STEPS = 50
@@ -44,6 +45,7 @@ def main() -> None:
         "--official-games", type=int, default=2, help="games that the official engine plays; 0 for none"
     )
     parser.add_argument("--catalogue", help="WebShop's official files; generated products by default")
+    parser.add_argument("--text-tasks", type=int, default=8, help="tasks of each of the four others; 0 for none")
     arguments = parser.parse_args()
     env = gymnasium.make(ENV_ID, games=arguments.games).unwrapped
     assert isinstance(env, ALFWorldEnv)
@@ -56,7 +58,7 @@ def main() -> None:
         print(f"{'':34}{'native':>14}{'official':>14}{'ratio':>10}   target")
         for name, unit, value, target in rows:
             other = official.get(name)
-            against = f"{other:>14,.1f}{other / value:>10,.0f}" if other else f"{'-':>14}{'-':>10}"
+            against = f"{other:>14,.1f}{max(other / value, value / other):>10,.0f}" if other else f"{'-':>14}{'-':>10}"
             print(f"{name + ', ' + unit:34}{value:>14,.1f}{against}   {target}")
     else:
         for name, unit, value, target in rows:
@@ -65,6 +67,9 @@ def main() -> None:
     compare_games(env if arguments.games else None)
     print()
     webshop.print_tables(arguments.catalogue)
+    if arguments.text_tasks:
+        print()
+        text_environments.print_table(number=arguments.text_tasks)
 
 
 def cpu_seconds(work: Callable[[], int], repeats: int = 5) -> float:
@@ -114,10 +119,12 @@ def native_rows(env: ALFWorldEnv, tasks: list[str]) -> list[tuple[str, str, floa
     states = [State(game) for game in kept]
     after = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
+    seconds = cpu_seconds(step) - cpu_seconds(reset) / STEPS
     return [
         ("parse a game", "ms", cpu_seconds(parse) * 1e3, "2"),
         ("reset", "us", (cpu_seconds(reset)) * 1e6, "20"),
-        ("step, with admissible actions", "us", (cpu_seconds(step) - cpu_seconds(reset) / STEPS) * 1e6, "30"),
+        ("step, with admissible actions", "us", seconds * 1e6, "30"),
+        ("steps a second", "1/s", 1 / seconds, ""),
         ("clone", "us", cpu_seconds(clone) * 1e6, ""),
         ("memory a game", "KB", (between - before) / len(games) / 1e3, "100"),
         ("memory an environment", "KB", (after - between) / len(states) / 1e3, "20"),
@@ -161,6 +168,7 @@ def official_rows(games: str | None, walks: dict[str, list[str]]) -> dict[str, f
     return {
         "reset": statistics.mean(resets) * 1e6,
         "step, with admissible actions": statistics.mean(steps) * 1e6,
+        "steps a second": 1 / statistics.mean(steps),
         "memory an environment": (resident_bytes() - before) / len(played) / 1e3,
     }
 

@@ -118,8 +118,17 @@ def test_either_a_policy_or_a_script_is_evaluated(capsys):
         assert "either" in capsys.readouterr().err
 
 
+def test_the_plan_of_an_environment_is_its_expert(capsys):
+    for number in range(3):
+        task = f"textcraft/test/{number:06d}"
+        assert play.main(["env_wrappers/TextCraft-v0", "--agent", "expert", "--task", task]) == 0
+        assert "success after" in capsys.readouterr().out
+
+
 def test_an_environment_without_an_expert_is_said():
     import random
 
-    with pytest.raises(ValueError, match="has none"):
-        make_script("expert", "env_wrappers/Other-v0", random.Random(0))
+    import gymnasium
+
+    with pytest.raises(ValueError, match=r"CartPole.*has none.*plan"):
+        make_script("expert", gymnasium.make("CartPole-v1"), random.Random(0))
