@@ -187,7 +187,7 @@ def _alfworld_generated(split: str, size: int, digest: str) -> Callable[[str, di
         tasks = tuple(f"generated/{split}/{index:06d}" for index in range(size))
         # Where official games lie does not matter to generated ones.
         env_kwargs = {key: value for key, value in env_kwargs.items() if key != "games"}
-        return Panel(name, 1, "env_wrappers/ALFWorld-v0", {"seed": 0, **env_kwargs}, tasks, digest)
+        return Panel(name, 2, "env_wrappers/ALFWorld-v0", {"seed": 0, **env_kwargs}, tasks, digest)
 
     return build
 
