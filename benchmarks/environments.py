@@ -16,8 +16,8 @@ import random
 import statistics
 import time
 import tracemalloc
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import gymnasium
@@ -180,21 +180,20 @@ def resident_bytes() -> int:
 
 
 def compare_games(real: ALFWorldEnv | None) -> None:
-    """Means a kind of room: receptacles, portable objects, steps of the player that knows everything."""
+    """By kind of room: receptacles, portable objects, and steps of the player that knows everything."""
     config = GeneratorConfig()
     start = time.thread_time()
-    made = [generate(config, "train", index) for index in range(300)]
+    made = [generate(config, "train", index) for index in range(3600)]
     milliseconds = (time.thread_time() - start) / len(made) * 1e3
-    columns = {"generated": summarise((rooms.room_kind(g.room), g.game, len(g.solution)) for g in made)}
+    columns = {"generated": summarise([measured(rooms.room_kind(g.room), g.game, len(g.solution)) for g in made])}
     if real is not None:
-        tasks = real.tasks("train")[:600]
-        columns["real"] = summarise(real_games(real, tasks))
-    print(
-        f"{milliseconds:.1f} ms to generate and solve a game. Means of receptacles / portable objects / expert steps:"
-    )
-    print(f"{'':14}" + "".join(f"{name:>24}" for name in columns))
+        games = [measured(*game) for game in real_games(real, real.tasks("train"))]
+        columns["real, task types balanced"] = summarise(games)
+        columns["real, as they come"] = summarise(games, balanced=False)
+    print(f"{milliseconds:.1f} ms to generate and solve a game. Receptacles / portable objects / expert steps:")
+    print(f"{'':14}" + "".join(f"{name:>36}" for name in columns))
     for kind in rooms.ROOM_KINDS:
-        print(f"{kind:14}" + "".join(f"{column[kind]:>24}" for column in columns.values()))
+        print(f"{kind:14}" + "".join(f"{column[kind]:>36}" for column in columns.values()))
 
 
 def real_games(env: ALFWorldEnv, tasks: list[str]) -> Iterable[tuple[str, Game, int]]:
@@ -205,15 +204,34 @@ def real_games(env: ALFWorldEnv, tasks: list[str]) -> Iterable[tuple[str, Game, 
         yield kind, game, len(solution(game) or ())
 
 
-def summarise(games: Iterable[tuple[str, Game, int]]) -> dict[str, str]:
-    """ "receptacles / objects / steps" by kind of room."""
-    rows = defaultdict(list)
-    for kind, game, steps in games:
-        rows[kind].append((len(game.locations), len(game.pickupable), steps))
+def measured(kind: str, game: Game, steps: int) -> tuple[str, str, tuple[int, int, int]]:
+    """(kind of room, task type, what is compared) of a game."""
+    return kind, game.goal.task_type, (len(game.locations), len(game.pickupable), steps)
+
+
+def summarise(games: list[tuple[str, str, tuple[int, int, int]]], *, balanced: bool = True) -> dict[str, str]:
+    """ "receptacles / objects / steps" by kind of room, each a mean ± a standard deviation.
+
+    Args:
+        games: of `measured`.
+        balanced: weigh the games so that each task type counts as much as another, as generated ones come.
+    """
+    frequency = Counter(task_type for _, task_type, _ in games)
+    rows, weights = defaultdict(list), defaultdict(list)
+    for kind, task_type, values in games:
+        rows[kind].append(values)
+        weights[kind].append(1 / frequency[task_type] if balanced else 1.0)
     return {
-        kind: " / ".join(f"{statistics.mean(column):.1f}" for column in zip(*values, strict=True))
+        kind: " / ".join(mean_and_deviation(column, weights[kind]) for column in zip(*values, strict=True))
         for kind, values in rows.items()
     }
+
+
+def mean_and_deviation(values: Sequence[float], weights: Sequence[float]) -> str:
+    """ "mean ± standard deviation" of values that count for more or less."""
+    mean = statistics.fmean(values, weights)
+    variance = statistics.fmean([(value - mean) ** 2 for value in values], weights)
+    return f"{mean:.1f} ± {variance**0.5:.1f}"
 
 
 if __name__ == "__main__":

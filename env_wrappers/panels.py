@@ -185,7 +185,7 @@ def _alfworld_official(split: str, size: int, digest: str) -> Callable[[str, dic
 def _alfworld_generated(split: str, size: int, digest: str) -> Callable[[str, dict[str, Any]], Panel]:
     def build(name: str, env_kwargs: dict[str, Any]) -> Panel:
         tasks = tuple(f"generated/{split}/{index:06d}" for index in range(size))
-        return Panel(name, 1, "env_wrappers/ALFWorld-v0", {"seed": 0} | _only(env_kwargs, "engine"), tasks, digest)
+        return Panel(name, 2, "env_wrappers/ALFWorld-v0", {"seed": 0} | _only(env_kwargs, "engine"), tasks, digest)
 
     return build
 
