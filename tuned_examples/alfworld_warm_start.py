@@ -2,7 +2,8 @@
 
 This example: trains a tokenizer on the texts of the quickstart's world, builds a Llama of about a million weights and
 clones first an expert, until the clone can read and act, and then a novice, who dawdles, forgets where it has been,
-leaves closed things closed and picks up whatever it sees. What comes out solves less than half of the held-out tasks.
+leaves closed things closed and picks up whatever it sees. What comes out solves half of the held-out tasks, and a
+quarter of the training tasks at temperature 1.
 
 How to run this script: `proxmo warm-start tuned_examples/alfworld_warm_start.py --output FOLDER`
 The package ships the result as `asset:alfworld-tiny`.
