@@ -10,9 +10,12 @@ import contextlib
 import shutil
 import subprocess
 import weakref
+from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+from env_wrappers.replay import ReplayEnv
 
 _OPTIONS = (
     "-Xmx1g",
@@ -89,6 +92,60 @@ def _end(gateway: Any, process: subprocess.Popen[bytes]) -> None:
         if pipe is not None:
             with contextlib.suppress(OSError):
                 pipe.close()
+
+
+class JavaEnv(ReplayEnv):
+    """An environment whose engine runs in a Java process, from the first reset to `close`."""
+
+    metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
+        "render_modes": ["ansi"],
+        "blocking": True,  # a step is a call to another process, of up to tenths of a second
+        "thread_safe": True,
+    }
+    extra: ClassVar[str]  # of this project, that installs the engine
+    engine_attributes = ("_java", "_server")
+    _jar: str  # path of the engine's classes
+    _java: Java | None = None
+    _server: Any = None  # the engine's own interface, in the process
+
+    @abstractmethod
+    def _interface(self, jvm: Any) -> Any:
+        """Make the engine's own interface in a Java process."""
+
+    @abstractmethod
+    def _load_solved(self, server: Any) -> None:
+        """Have the engine start `self._task` and solve it."""
+
+    def plan(self) -> list[str]:
+        """The engine's own actions that solve the running task from its beginning; it takes seconds.
+
+        Some of them may lead nowhere.
+        """
+        self._running()
+
+        def ask() -> list[str]:
+            server = self._interface(machine.gateway.jvm)
+            self._load_solved(server)
+            return list(server.getGoldActionSequence())
+
+        # A process of its own: asking would start the running game again, and change others of its process.
+        machine = Java(self._jar, self.extra)
+        try:
+            actions: list[str] = machine.call(ask)
+        finally:
+            machine.close()
+        return actions
+
+    def close(self) -> None:
+        if self._java is not None:
+            self._java.close()
+            self._java, self._server = None, None
+
+    def _running_java(self) -> Java:
+        if self._java is None:
+            self._java = machine = Java(self._jar, self.extra)
+            self._server = machine.call(self._interface, machine.gateway.jvm)
+        return self._java
 
 
 def missing_extra(package: str, extra: str, error: ImportError) -> ModuleNotFoundError:
