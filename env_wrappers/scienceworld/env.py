@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from env_wrappers.core import check_choice
-from env_wrappers.java import JavaEnv, missing_extra
+from env_wrappers.java import JavaEnv
 from env_wrappers.replay import Scene
 from env_wrappers.scienceworld.actions import MIN_ACTIONS, RESTART, choose_actions
 from env_wrappers.scienceworld.tasks import VARIATIONS, parse_task, task_ids
@@ -58,15 +58,10 @@ class ScienceWorldEnv(JavaEnv):
             render_mode: None or "ansi".
 
         Raises:
-            ModuleNotFoundError: scienceworld is not installed.
+            ModuleNotFoundError: the extra is not installed.
             ValueError: an argument is wrong.
         """
         super().__init__(reward, render_mode)
-        try:
-            from scienceworld.constants import JAR_PATH
-        except ImportError as error:
-            raise missing_extra("scienceworld", self.extra, error) from error
-        self._jar = str(JAR_PATH)
         names = _names(tuple(VARIATIONS) if task_types is None else task_types)
         for name in names:
             check_choice("task type", name, tuple(VARIATIONS))

