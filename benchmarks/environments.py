@@ -1,10 +1,11 @@
 """Native against official ALFWorld engine: time and memory. Generated against real games: size and difficulty.
-WebShop: time, memory and scores.
+WebShop: time, memory and scores. TextCraft, TextWorld, TextWorldExpress, ScienceWorld: the same, as far as installed.
 
-    python -m benchmarks.environments [--games PATH] [--official-games 2] [--catalogue PATH]
+    python -m benchmarks.environments [--games PATH] [--official-games 2] [--catalogue PATH] [--text-tasks 8]
 
-Times are CPU seconds of one core, so that other work on the machine does not change them much. PATH is as the
-environment's `games`; without it the games are generated, and nothing is compared with real ones.
+Times are CPU seconds of one core, so that other work on the machine does not change them much; those of the last four
+are wall seconds. PATH is as the environment's `games`; without it the games are generated, and nothing is compared with
+real ones.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import random
 import statistics
 import time
 import tracemalloc
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import gymnasium
@@ -29,7 +30,7 @@ from env_wrappers.alfworld.generator import GeneratorConfig, generate
 from env_wrappers.alfworld.oracle import solution
 from env_wrappers.alfworld.problem import Game, parse_game
 
-from . import webshop
+from . import text_environments, webshop
 
 ENV_ID = "env_wrappers/ALFWorld-v0"
 STEPS = 50
@@ -44,6 +45,7 @@ def main() -> None:
         "--official-games", type=int, default=2, help="games that the official engine plays; 0 for none"
     )
     parser.add_argument("--catalogue", help="WebShop's official files; generated products by default")
+    parser.add_argument("--text-tasks", type=int, default=8, help="tasks of each of the four others; 0 for none")
     arguments = parser.parse_args()
     env = gymnasium.make(ENV_ID, games=arguments.games).unwrapped
     assert isinstance(env, ALFWorldEnv)
@@ -56,7 +58,7 @@ def main() -> None:
         print(f"{'':34}{'native':>14}{'official':>14}{'ratio':>10}   target")
         for name, unit, value, target in rows:
             other = official.get(name)
-            against = f"{other:>14,.1f}{other / value:>10,.0f}" if other else f"{'-':>14}{'-':>10}"
+            against = f"{other:>14,.1f}{max(other / value, value / other):>10,.0f}" if other else f"{'-':>14}{'-':>10}"
             print(f"{name + ', ' + unit:34}{value:>14,.1f}{against}   {target}")
     else:
         for name, unit, value, target in rows:
@@ -65,6 +67,9 @@ def main() -> None:
     compare_games(env if arguments.games else None)
     print()
     webshop.print_tables(arguments.catalogue)
+    if arguments.text_tasks:
+        print()
+        text_environments.print_table(number=arguments.text_tasks)
 
 
 def cpu_seconds(work: Callable[[], int], repeats: int = 5) -> float:
@@ -114,10 +119,12 @@ def native_rows(env: ALFWorldEnv, tasks: list[str]) -> list[tuple[str, str, floa
     states = [State(game) for game in kept]
     after = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
+    seconds = cpu_seconds(step) - cpu_seconds(reset) / STEPS
     return [
         ("parse a game", "ms", cpu_seconds(parse) * 1e3, "2"),
         ("reset", "us", (cpu_seconds(reset)) * 1e6, "20"),
-        ("step, with admissible actions", "us", (cpu_seconds(step) - cpu_seconds(reset) / STEPS) * 1e6, "30"),
+        ("step, with admissible actions", "us", seconds * 1e6, "30"),
+        ("steps a second", "1/s", 1 / seconds, ""),
         ("clone", "us", cpu_seconds(clone) * 1e6, ""),
         ("memory a game", "KB", (between - before) / len(games) / 1e3, "100"),
         ("memory an environment", "KB", (after - between) / len(states) / 1e3, "20"),
@@ -161,6 +168,7 @@ def official_rows(games: str | None, walks: dict[str, list[str]]) -> dict[str, f
     return {
         "reset": statistics.mean(resets) * 1e6,
         "step, with admissible actions": statistics.mean(steps) * 1e6,
+        "steps a second": 1 / statistics.mean(steps),
         "memory an environment": (resident_bytes() - before) / len(played) / 1e3,
     }
 
@@ -172,21 +180,20 @@ def resident_bytes() -> int:
 
 
 def compare_games(real: ALFWorldEnv | None) -> None:
-    """Means a kind of room: receptacles, portable objects, steps of the player that knows everything."""
+    """By kind of room: receptacles, portable objects, and steps of the player that knows everything."""
     config = GeneratorConfig()
     start = time.thread_time()
-    made = [generate(config, "train", index) for index in range(300)]
+    made = [generate(config, "train", index) for index in range(3600)]
     milliseconds = (time.thread_time() - start) / len(made) * 1e3
-    columns = {"generated": summarise((rooms.room_kind(g.room), g.game, len(g.solution)) for g in made)}
+    columns = {"generated": summarise([measured(rooms.room_kind(g.room), g.game, len(g.solution)) for g in made])}
     if real is not None:
-        tasks = real.tasks("train")[:600]
-        columns["real"] = summarise(real_games(real, tasks))
-    print(
-        f"{milliseconds:.1f} ms to generate and solve a game. Means of receptacles / portable objects / expert steps:"
-    )
-    print(f"{'':14}" + "".join(f"{name:>24}" for name in columns))
+        games = [measured(*game) for game in real_games(real, real.tasks("train"))]
+        columns["real, task types balanced"] = summarise(games)
+        columns["real, as they come"] = summarise(games, balanced=False)
+    print(f"{milliseconds:.1f} ms to generate and solve a game. Receptacles / portable objects / expert steps:")
+    print(f"{'':14}" + "".join(f"{name:>36}" for name in columns))
     for kind in rooms.ROOM_KINDS:
-        print(f"{kind:14}" + "".join(f"{column[kind]:>24}" for column in columns.values()))
+        print(f"{kind:14}" + "".join(f"{column[kind]:>36}" for column in columns.values()))
 
 
 def real_games(env: ALFWorldEnv, tasks: list[str]) -> Iterable[tuple[str, Game, int]]:
@@ -197,15 +204,34 @@ def real_games(env: ALFWorldEnv, tasks: list[str]) -> Iterable[tuple[str, Game, 
         yield kind, game, len(solution(game) or ())
 
 
-def summarise(games: Iterable[tuple[str, Game, int]]) -> dict[str, str]:
-    """ "receptacles / objects / steps" by kind of room."""
-    rows = defaultdict(list)
-    for kind, game, steps in games:
-        rows[kind].append((len(game.locations), len(game.pickupable), steps))
+def measured(kind: str, game: Game, steps: int) -> tuple[str, str, tuple[int, int, int]]:
+    """(kind of room, task type, what is compared) of a game."""
+    return kind, game.goal.task_type, (len(game.locations), len(game.pickupable), steps)
+
+
+def summarise(games: list[tuple[str, str, tuple[int, int, int]]], *, balanced: bool = True) -> dict[str, str]:
+    """ "receptacles / objects / steps" by kind of room, each a mean ± a standard deviation.
+
+    Args:
+        games: of `measured`.
+        balanced: weigh the games so that each task type counts as much as another, as generated ones come.
+    """
+    frequency = Counter(task_type for _, task_type, _ in games)
+    rows, weights = defaultdict(list), defaultdict(list)
+    for kind, task_type, values in games:
+        rows[kind].append(values)
+        weights[kind].append(1 / frequency[task_type] if balanced else 1.0)
     return {
-        kind: " / ".join(f"{statistics.mean(column):.1f}" for column in zip(*values, strict=True))
+        kind: " / ".join(mean_and_deviation(column, weights[kind]) for column in zip(*values, strict=True))
         for kind, values in rows.items()
     }
+
+
+def mean_and_deviation(values: Sequence[float], weights: Sequence[float]) -> str:
+    """ "mean ± standard deviation" of values that count for more or less."""
+    mean = statistics.fmean(values, weights)
+    variance = statistics.fmean([(value - mean) ** 2 for value in values], weights)
+    return f"{mean:.1f} ± {variance**0.5:.1f}"
 
 
 if __name__ == "__main__":

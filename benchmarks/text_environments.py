@@ -3,7 +3,7 @@
     python -m benchmarks.text_environments [--only TextCraft ScienceWorld] [--tasks 20]
 
 The Java engines work in another process, so times are wall seconds; on a shared machine they are upper bounds. An
-environment whose package is not installed is left out with a note. For ALFWorld see `benchmarks.environments`.
+environment whose package is not installed is left out with a note. Part of `benchmarks.environments`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import argparse
 import random
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +30,34 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES)
     parser.add_argument("--tasks", type=int, default=20, help="of the training split, played by each environment")
     arguments = parser.parse_args()
+    print_table(arguments.only, arguments.tasks)
+
+
+def print_table(names: Sequence[str] = NAMES, number: int = 20) -> None:
+    """A row for each environment.
+
+    Args:
+        names: of `NAMES`.
+        number: of tasks to play.
+    """
     print(
-        f"{'':18}{'tasks':>22}{'first':>9}{'reset':>10}{'step':>10}{'memory':>9}{'random':>8}{'expert':>8}{'steps':>7}"
+        f"{'':18}{'tasks':>22}{'first':>9}{'reset':>10}{'step':>10}{'steps':>10}{'memory':>9}{'random':>9}{'expert':>9}"
+        f"{'expert':>8}"
     )
-    print(f"{'':18}{'train/valid/test':>22}{'s':>9}{'ms':>10}{'ms':>10}{'MB':>9}{'success':>8}{'success':>8}")
-    for name in arguments.only:
+    print(
+        f"{'':18}{'train/valid/test':>22}{'s':>9}{'ms':>10}{'ms':>10}{'1/s':>10}{'MB':>9}{'success':>9}{'success':>9}"
+        f"{'steps':>8}"
+    )
+    for name in names:
         try:
-            row = measure(name, arguments.tasks)
+            row = measure(name, number)
         except ModuleNotFoundError as error:
             print(f"{name:18}left out: {error}")
             continue
         print(
-            f"{name:18}{row['sizes']:>22}{row['first']:9.2f}{row['reset']:10.3f}{row['step']:10.3f}{row['memory']:9.1f}"
-            f"{row['random']:8.0%}{row['expert']:8.0%}{row['expert_steps']:7.1f}",
+            f"{name:18}{row['sizes']:>22}{row['first']:9.2f}{row['reset']:10.3f}{row['step']:10.3f}"
+            f"{1e3 / row['step']:10,.0f}{row['memory']:9.1f}{row['random']:9.0%}{row['expert']:9.0%}"
+            f"{row['expert_steps']:8.1f}",
             flush=True,
         )
 

@@ -169,7 +169,7 @@ def _alfworld_official(split: str, size: int, digest: str) -> Callable[[str, dic
                 f"Panel {name!r} needs the official games: pass games=PATH, or set ALFWORLD_DATA to the folder that "
                 "alfworld-download made."
             )
-        env_kwargs = {"games": "$ALFWORLD_DATA", **env_kwargs}
+        env_kwargs = {"games": "$ALFWORLD_DATA"} | _only(env_kwargs, "games", "engine")
         env = gymnasium.make("env_wrappers/ALFWorld-v0", **env_kwargs)
         tasks = env.get_wrapper_attr("tasks")(split)
         if len(tasks) != size:
@@ -185,9 +185,7 @@ def _alfworld_official(split: str, size: int, digest: str) -> Callable[[str, dic
 def _alfworld_generated(split: str, size: int, digest: str) -> Callable[[str, dict[str, Any]], Panel]:
     def build(name: str, env_kwargs: dict[str, Any]) -> Panel:
         tasks = tuple(f"generated/{split}/{index:06d}" for index in range(size))
-        # Where official games lie does not matter to generated ones.
-        env_kwargs = {key: value for key, value in env_kwargs.items() if key != "games"}
-        return Panel(name, 1, "env_wrappers/ALFWorld-v0", {"seed": 0, **env_kwargs}, tasks, digest)
+        return Panel(name, 2, "env_wrappers/ALFWorld-v0", {"seed": 0} | _only(env_kwargs, "engine"), tasks, digest)
 
     return build
 
@@ -199,7 +197,8 @@ def _webshop_official(kind: str, goals: int, size: int, digest: str) -> Callable
                 f"Panel {name!r} needs the official products: pass catalogue=PATH, or set WEBSHOP_DATA to the folder "
                 "with the files (`proxmo data webshop` says which)."
             )
-        env_kwargs = {"catalogue": "$WEBSHOP_DATA", "goals": kind, "division": "published"} | _for_webshop(env_kwargs)
+        fixed = {"catalogue": "$WEBSHOP_DATA", "goals": kind, "division": "published"}
+        env_kwargs = fixed | _only(env_kwargs, "catalogue", "reward")
         env = gymnasium.make("env_wrappers/WebShop-v0", **env_kwargs)
         found = len(env.get_wrapper_attr("catalogue").pairs[kind])
         if found != goals:
@@ -216,16 +215,28 @@ def _webshop_official(kind: str, goals: int, size: int, digest: str) -> Callable
 def _webshop_generated(size: int, digest: str) -> Callable[[str, dict[str, Any]], Panel]:
     def build(name: str, env_kwargs: dict[str, Any]) -> Panel:
         tasks = tuple(f"synthetic/{index:06d}" for index in range(size))
-        # Where official products lie does not matter to generated ones.
-        env_kwargs = {key: value for key, value in _for_webshop(env_kwargs).items() if key != "catalogue"}
         fixed = {"seed": 0, "num_products": 1000, "goals": "synthetic", "division": "published"}
-        return Panel(name, 1, "env_wrappers/WebShop-v0", fixed | env_kwargs, tasks, digest)
+        return Panel(name, 1, "env_wrappers/WebShop-v0", fixed | _only(env_kwargs, "reward"), tasks, digest)
 
     return build
 
 
-def _for_webshop(env_kwargs: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in env_kwargs.items() if key not in ("games", "engine")}
+def _of_split(env_id: str, split: str, size: int, digest: str) -> Callable[[str, dict[str, Any]], Panel]:
+    """The first tasks of a split, of an environment that brings its tasks."""
+
+    def build(name: str, env_kwargs: dict[str, Any]) -> Panel:
+        env_kwargs = _only(env_kwargs, *(("folder",) if env_id == "env_wrappers/TextWorld-v0" else ()))
+        env = gymnasium.make(env_id, **env_kwargs)
+        tasks = tuple(env.get_wrapper_attr("tasks")(split)[:size])
+        env.close()
+        return Panel(name, 1, env_id, env_kwargs, tasks, digest)
+
+    return build
+
+
+def _only(env_kwargs: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Of the arguments those that the panel's environment takes: where other data lies does not matter to it."""
+    return {key: value for key, value in env_kwargs.items() if key in (*names, "render_mode")}
 
 
 _NAMED: Mapping[str, Callable[[str, dict[str, Any]], Panel]] = {
@@ -248,6 +259,23 @@ _NAMED: Mapping[str, Callable[[str, dict[str, Any]], Panel]] = {
     # The 12,087 instructions of the paper, of the full catalogue.
     "webshop-human-test-500": _webshop_official(
         "human", 12_087, 500, "21726e547747ddcd3cc22d10cfe81bda87b3b0f2ea6b437bebc3a3beba181555"
+    ),
+    "textcraft-test-200": _of_split(
+        "env_wrappers/TextCraft-v0", "test", 200, "c86bf65eacfbd903198eefe40ed50a482aa2883ede497c69471c19b7bf52a56d"
+    ),
+    "textworld-test-100": _of_split(
+        "env_wrappers/TextWorld-v0", "test", 100, "2aeaf36a7c6d71c9c36c796a34ca853ce881eb2e79a74a2afa3b7da37205000a"
+    ),
+    # Fifty of each of the eight games.
+    "textworldexpress-test-400": _of_split(
+        "env_wrappers/TextWorldExpress-v0",
+        "test",
+        400,
+        "10e4e0b16cc3a09ea9f238f1612cd5b2d34b8c2dd33299f2d0460c4d6f0d68a1",
+    ),
+    # Ten of each of the thirty kinds of task, or as many as there are.
+    "scienceworld-test-300": _of_split(
+        "env_wrappers/ScienceWorld-v0", "test", 300, "a27ed338dbbb74cf9339a0f515d6a9138d907684b9e7c504edbb969d84b8d10f"
     ),
 }
 

@@ -18,7 +18,7 @@ from proxmo_rllib.advantages import ESTIMATORS, Estimator, default_options, vali
 from proxmo_rllib.config_checks import UNREAD, WEIGHT_CHECK_TOLERANCE, broken_rules, unread_settings
 
 # Settings of an environment that say where its data lies or how it is played, not what is played.
-_DATA_KEYS = ("games", "engine")
+_DATA_KEYS = ("games", "catalogue", "folder", "engine")
 
 
 class _Sealed(ABCMeta):

@@ -114,7 +114,7 @@ def tiny_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
             texts += [observation, info["goal"], *info["admissible_actions"]]
             observation, _, _, _, info = env.step(rng.choice(info["admissible_actions"]))
     folder = tmp_path_factory.mktemp("tiny_policy")
-    tokenizer = train_tokenizer(texts, vocab_size=600)
+    tokenizer = train_tokenizer([[text] for text in texts], vocab_size=600)
     size = TinySize(hidden_size=64, num_layers=2, num_heads=2, intermediate_size=128, max_positions=1024)
     build_tiny_policy(folder, tokenizer, size)
     return folder

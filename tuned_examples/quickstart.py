@@ -29,7 +29,7 @@ config = (
         lr=[[0, 8e-4], [70_000, 8e-4], [120_000, 1e-4]],
         # Groups whose episodes are all alike teach nothing; a little entropy keeps them apart.
         entropy_coef=0.02,
-        # Twelve turns: credit need not reach far, and what a step is worth says more than how the episode ended.
+        # Thirteen turns: credit need not reach far, and what a step is worth says more than how the episode ended.
         gamma=0.85,
         step_weight=3.0,
         estimator_options={"normalize_std": False},

@@ -23,16 +23,48 @@ from env_wrappers.core import SPLITS, check_choice
 _SHARES = {"train": (0, 1, 2), "valid_seen": (3,), "valid_unseen": (4,)}
 _MAX_ATTEMPTS = 1000
 
-# Shares of 1, 2, 3 and 4 objects of the goal's type in the real games (two at least for pick-two).
-_TARGET_WEIGHTS = {False: (0.37, 0.27, 0.22, 0.14), True: (0.0, 0.44, 0.31, 0.25)}
-_SINGLE = frozenset(
-    {
-        *("Boots", "PaperTowelRoll", "TennisRacket", "TeddyBear", "ScrubBrush", "Plunger"),
-        *("BasketBall", "BaseballBat", "Towel", "HandTowel", "WateringCan"),
-    }
-)
+# What follows was counted in the real games, train and valid_seen, and is in percent.
+# Of the games of a task type, those in kitchens, living rooms, bedrooms and bathrooms.
+_ROOM_SHARES = {
+    "pick_and_place_simple": (10, 27, 30, 33),
+    "look_at_obj_in_light": (0, 17, 83, 0),
+    "pick_clean_then_place_in_recep": (77, 0, 0, 23),
+    "pick_heat_then_place_in_recep": (100, 0, 0, 0),
+    "pick_cool_then_place_in_recep": (100, 0, 0, 0),
+    "pick_two_obj_and_place": (15, 26, 29, 30),
+}
+# Of the games of a task type, those with 1, 2, 3 and 4 objects of the goal's type.
+_TARGETS = {
+    "pick_and_place_simple": (37, 28, 21, 14),
+    "look_at_obj_in_light": (35, 28, 21, 16),
+    "pick_clean_then_place_in_recep": (32, 31, 21, 17),
+    "pick_heat_then_place_in_recep": (27, 27, 25, 21),
+    "pick_cool_then_place_in_recep": (44, 29, 18, 9),
+    "pick_two_obj_and_place": (0, 43, 33, 24),
+}
+# Of the games with other objects of a type, those with 1, 2 and 3 of it. Types that are not listed come in all three
+# numbers about equally often.
+_COPIES = {
+    "AlarmClock": (50, 32, 18),
+    "Book": (49, 31, 20),
+    "Box": (83, 14, 3),
+    "Bread": (55, 32, 13),
+    "HandTowel": (83, 17, 0),
+    "Kettle": (44, 37, 19),
+    "Laptop": (57, 32, 11),
+    "Newspaper": (47, 31, 22),
+    "Pan": (70, 26, 4),
+    "Pillow": (60, 33, 7),
+    "Pot": (53, 38, 9),
+    "ToiletPaper": (0, 70, 30),
+    "Towel": (86, 14, 0),
+    "Vase": (10, 40, 50),
+}
+_FLOOR_SHARE = 0.04  # of these other objects, those that lie on the floor: 2% in kitchens, 5 to 6% elsewhere
+# Of a receptacle that one must open first, as a place for an object, against 1 for others. So 6% (living rooms) to 26%
+# (kitchens) of the objects are out of sight; in the real games it is 6 to 30%.
+_CLOSED_WEIGHT = 0.2
 _FURNISHINGS = ("HousePlant", "Television")  # fixtures that stand in receptacles, and are seen there
-_CLOSED_WEIGHT = 0.35  # of a receptacle that one must open first, as a place for an object, against 1 for others
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,20 +130,22 @@ def check_kinds(name: str, values: object, known: tuple[str, ...]) -> None:
 
 
 @lru_cache(maxsize=64)
-def _places(config: GeneratorConfig, split: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """Task types of a split, and the rooms that support each."""
+def _places(config: GeneratorConfig, split: str) -> tuple[tuple[str, tuple[int, ...], tuple[float, ...]], ...]:
+    """Task types of a split, the floor plans that support each, and weights of these."""
     numbers = rooms.split_rooms(split, config.room_kinds)
-    pairs = []
+    places = []
     for task_type in config.task_types or TASK_TYPES:
         supporting = tuple(n for n in numbers if rooms.goals(task_type, n))
         if supporting:
-            pairs.append((task_type, supporting))
-    if not pairs:
+            shares = dict(zip(rooms.ROOM_KINDS, _ROOM_SHARES[task_type], strict=True))
+            kinds = [rooms.room_kind(n) for n in supporting]
+            places.append((task_type, supporting, tuple(shares[kind] / kinds.count(kind) for kind in kinds)))
+    if not places:
         raise ValueError(
             f"No floor plan of split {split!r} supports task_types={config.task_types} in rooms={config.rooms}; "
             "add task types or kinds of rooms."
         )
-    return tuple(pairs)
+    return tuple(places)
 
 
 def supports(config: GeneratorConfig, split: str) -> bool:
@@ -133,10 +167,10 @@ def generate(config: GeneratorConfig, split: str, index: int) -> GeneratedGame:
     """
     check_choice("split", split, SPLITS)
     places = _places(config, split)
-    task_type, supporting = places[index % len(places)]
+    task_type, supporting, weights = places[index % len(places)]
     for attempt in range(_MAX_ATTEMPTS):
         rng = random.Random(f"{config.seed}/{split}/{index}/{attempt}")
-        room = rooms.load_room(rng.choice(supporting))
+        room = rooms.load_room(rng.choices(supporting, weights)[0])
         goal = rng.choice(rooms.goals(task_type, room.number))
         placement = _Furnisher(config, task_type, goal, room, rng).furnish()
         if placement is None or _share(task_type, goal, placement) not in _SHARES[split]:
@@ -173,6 +207,7 @@ class _Furnisher:
     ) -> None:
         self.config, self.task_type, self.goal, self.room, self.rng = config, task_type, goal, room, rng
         self.contents: dict[str, str] = {}  # object -> receptacle
+        self.floor: dict[str, str] = {}  # object -> location
         self.openable = package.constants().OPENABLE_CLASS_SET
 
     def furnish(self) -> Placement | None:
@@ -180,8 +215,7 @@ class _Furnisher:
         receptacles = self._choose_receptacles()
         if receptacles is None:
             return None
-        pair = self.task_type == "pick_two_obj_and_place"
-        number = self.rng.choices((1, 2, 3, 4), _TARGET_WEIGHTS[pair])[0]
+        number = self.rng.choices((1, 2, 3, 4), _TARGETS[self.task_type])[0]
         room_left = self.config.max_objects
         if room_left is not None:
             number = min(number, room_left)
@@ -192,14 +226,18 @@ class _Furnisher:
             self._place(self.goal.lamp, [r for r in receptacles if r in rooms.lamp_hosts(self.room.number)])
         if room_left is None:
             self._place_furnishings(receptacles)
+            for kind in sorted(rooms.FLOOR & set(self.room.object_types)):
+                self._lay_on_floor(kind, receptacles)
         self._place_distractors(receptacles, room_left)
-        return Placement({r: self.room.receptacles[r] for r in receptacles}, dict(self.contents), self._start())
+        locations = {r: self.room.receptacles[r] for r in receptacles}
+        return Placement(locations, self.contents, self.floor, self._start())
 
     def _starts(self, receptacles: list[str]) -> list[str]:
-        """Where an object of the goal's type may start: never where it belongs, nor in the microwave to heat it in."""
-        banned = {self.goal.receptacle}
-        if self.task_type == "pick_heat_then_place_in_recep":
-            banned.add("Microwave")
+        """Where an object of the goal's type may start.
+
+        Never where it belongs, nor in what cleans, heats or cools it: it starts there in none of the real games.
+        """
+        banned = (self.goal.receptacle, *rooms.APPLIANCES.get(self.task_type, ()))
         return [
             r
             for r in receptacles
@@ -238,27 +276,37 @@ class _Furnisher:
     def _place_distractors(self, receptacles: list[str], limit: int | None) -> None:
         """One to three of each portable type of the room, `limit` objects in all."""
         kinds = [t for t in rooms.portable_types(self.room.number) if t != self.goal.object]
-        copies = [t for t in kinds for _ in range(1 if t in _SINGLE else self.rng.randint(1, 3))]
+        copies = [t for t in kinds for _ in range(self.rng.choices((1, 2, 3), _COPIES.get(t))[0])]
         if limit is not None:
             self.rng.shuffle(copies)
         for kind in copies:
             if limit == 0:
                 return
             hosts = [r for r in receptacles if can_hold(receptacle_kind(r), kind)]
-            if hosts:
+            if limit is None and self.rng.random() < _FLOOR_SHARE:
+                self._lay_on_floor(kind, receptacles)
+            elif hosts:
                 self._place(kind, hosts)
                 limit = None if limit is None else limit - 1
 
     def _place(self, kind: str, hosts: list[str]) -> None:
         weights = [_CLOSED_WEIGHT if receptacle_kind(r) in self.openable else 1.0 for r in hosts]
         host = self.rng.choices(hosts, weights)[0]
-        x, y, z = rooms.position(host)
+        self.contents[self._new_id(kind, host)] = host
+
+    def _lay_on_floor(self, kind: str, receptacles: list[str]) -> None:
+        """Where some receptacle is, but in none, and so out of the agent's reach."""
+        beside = self.rng.choice(receptacles)
+        self.floor[self._new_id(kind, beside)] = self.room.receptacles[beside]
+
+    def _new_id(self, kind: str, near: str) -> str:
+        """An object's id, with a position near a receptacle."""
+        x, y, z = rooms.position(near)
         while True:
-            near = (self.rng.uniform(-0.4, 0.4), self.rng.uniform(0, 0.3), self.rng.uniform(-0.4, 0.4))
-            thing = rooms.thor_id(kind, x + near[0], abs(y) + near[1], z + near[2])
-            if thing not in self.contents:
-                self.contents[thing] = host
-                return
+            step = (self.rng.uniform(-0.4, 0.4), self.rng.uniform(0, 0.3), self.rng.uniform(-0.4, 0.4))
+            thing = rooms.thor_id(kind, x + step[0], abs(y) + step[1], z + step[2])
+            if thing not in self.contents and thing not in self.floor:
+                return thing
 
     def _start(self) -> str:
         """A location of the agent that no receptacle is reached from."""

@@ -21,6 +21,7 @@ class Placement:
 
     receptacles: dict[str, str]  # id -> location
     contents: dict[str, str]  # object -> receptacle
+    floor: dict[str, str]  # object that lies in no receptacle -> location
     start: str  # location of the agent
 
 
@@ -41,7 +42,7 @@ def write_problem(name: str, task_type: str, goal: GoalTypes, room: Room, placem
     )
     locations = sorted({*placement.receptacles.values(), placement.start})
     things = [
-        *(f"{x} # object" for x in sorted(placement.contents)),
+        *(f"{x} # object" for x in sorted([*placement.contents, *placement.floor])),
         *(f"{x} # receptacle" for x in sorted(placement.receptacles)),
         *(f"{x} # location" for x in locations),
     ]
@@ -55,7 +56,8 @@ def write_problem(name: str, task_type: str, goal: GoalTypes, room: Room, placem
 def _facts(goal: GoalTypes, placement: Placement) -> Iterable[str]:
     constants = package.constants()
     contents = placement.contents
-    kinds = {thing: thing.split("|", 1)[0] for thing in contents}
+    places = {thing: placement.receptacles[receptacle] for thing, receptacle in contents.items()} | placement.floor
+    kinds = {thing: thing.split("|", 1)[0] for thing in places}
     receptacle_kinds = {r: receptacle_kind(r) for r in placement.receptacles}
     for receptacle, kind in receptacle_kinds.items():
         yield f"(receptacleType {receptacle} {kind}Type)"
@@ -75,11 +77,11 @@ def _facts(goal: GoalTypes, placement: Placement) -> Iterable[str]:
         for ability in _ABILITIES:
             if kind in constants.VAL_ACTION_OBJECTS[ability.capitalize()]:
                 yield f"({ability} {thing})"
-        receptacle = contents[thing]
-        if kind == goal.object and receptacle_kinds[receptacle] == "Fridge":
-            yield f"(isCool {thing})"
-        yield f"(inReceptacle {thing} {receptacle})"
-        yield f"(objectAtLocation {thing} {placement.receptacles[receptacle]})"
+        if thing in contents:
+            if kind == goal.object and receptacle_kinds[contents[thing]] == "Fridge":
+                yield f"(isCool {thing})"
+            yield f"(inReceptacle {thing} {contents[thing]})"
+        yield f"(objectAtLocation {thing} {places[thing]})"
     yield f"(atLocation agent1 {placement.start})"
 
 

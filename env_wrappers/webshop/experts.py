@@ -216,6 +216,31 @@ class ReadingShopper:
         return seen
 
 
+class HastyShopper(ReadingShopper):
+    """Buys what it sees first, and leaves options as they are: where reinforcement learning may begin."""
+
+    def __init__(self, rng: random.Random, *, haste: float = 0.7, negligence: float = 0.35, turns: int = TURNS) -> None:
+        """Make a shopper.
+
+        Args:
+            rng: draws everything.
+            haste: chance that a product is good enough at a glance.
+            negligence: chance that an option is forgotten.
+            turns: as of `ReadingShopper`.
+        """
+        super().__init__(rng, turns)
+        self.haste = haste
+        self.negligence = negligence
+
+    def _good(self, seen: Impression) -> bool:
+        return self.rng.random() < self.haste or super()._good(seen)
+
+    def _look(self, button: str, title: str, parts: Sequence[str], buttons: Sequence[str]) -> Impression:
+        seen = super()._look(button, title, parts, buttons)
+        seen.choices = [choice for choice in seen.choices if self.rng.random() >= self.negligence]
+        return seen
+
+
 def _options(parts: Sequence[str], buttons: Sequence[str]) -> dict[str, list[str]]:
     """Names and values of the options on a product's page."""
     options: dict[str, list[str]] = {}

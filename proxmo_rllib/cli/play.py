@@ -146,8 +146,9 @@ def _play(arguments: argparse.Namespace, config: ProxMOConfig, console: Console)
     from proxmo_rllib.rollouts.environments import make_text_env
 
     seed = random.SystemRandom().randrange(2**31) if arguments.seed is None else arguments.seed
-    player, config = _player(arguments, config, console, seed)
+    config = _prompting(arguments, config)
     env = make_text_env(config)
+    player = _player(arguments, config, env, console, seed)
     bare: Any = env.unwrapped
     task = arguments.task
     if task is None and hasattr(bare, "tasks"):
@@ -172,45 +173,45 @@ def _play(arguments: argparse.Namespace, config: ProxMOConfig, console: Console)
     return 0
 
 
-def _player(
-    arguments: argparse.Namespace, config: ProxMOConfig, console: Console, seed: int
-) -> tuple[Player, ProxMOConfig]:
-    """Who plays, and the config that it needs: a checkpoint was trained with prompts of its own."""
-    from proxmo_rllib.evaluation.players import SCRIPTS, ScriptPlayer, make_script
+def _prompting(arguments: argparse.Namespace, config: ProxMOConfig) -> ProxMOConfig:
+    """The config that the player needs: a person reads bare observations, a checkpoint what it was trained on."""
+    from proxmo_rllib.cli.policies import find_policy
+    from proxmo_rllib.evaluation.players import SCRIPTS
 
     if arguments.agent is None:
-        return HumanPlayer(console), config.prompting(
+        return config.prompting(
             context="append", template="bare", response_style="bare", history=None, show_admissible=False
         )
     if arguments.agent in SCRIPTS:
-        script = make_script(arguments.agent, config.env, random.Random(seed))
-        return ScriptPlayer(script, config.response_style), config
-    return _policy_player(arguments, config, seed)
+        return config
+    policy = find_policy(arguments.agent)
+    trained = policy.config or config
+    return trained.policy(pretrained=policy.pretrained).environment(config.env, env_config=config.env_config)
 
 
-def _policy_player(arguments: argparse.Namespace, config: ProxMOConfig, seed: int) -> tuple[Player, ProxMOConfig]:
-    from proxmo_rllib.cli.policies import find_policy
-    from proxmo_rllib.evaluation.players import PolicyPlayer
+def _player(arguments: argparse.Namespace, config: ProxMOConfig, env: Any, console: Console, seed: int) -> Player:
+    from proxmo_rllib.evaluation.players import SCRIPTS, PolicyPlayer, ScriptPlayer, make_script
     from proxmo_rllib.inference.engine import EngineConfig, build_engine
     from proxmo_rllib.rollouts.environments import chat_format
 
-    policy = find_policy(arguments.agent)
-    trained = policy.config or config
-    trained.policy(pretrained=policy.pretrained).environment(config.env, env_config=config.env_config)
+    if arguments.agent is None:
+        return HumanPlayer(console)
+    if arguments.agent in SCRIPTS:
+        return ScriptPlayer(make_script(arguments.agent, env, random.Random(seed)), config.response_style)
     engine = build_engine(
-        EngineConfig(model=policy.pretrained, kind="transformers", max_model_len=trained.max_model_len, max_num_seqs=1)
+        EngineConfig(
+            model=str(config.pretrained), kind="transformers", max_model_len=config.max_model_len, max_num_seqs=1
+        )
     )
-    temperature = trained.panel_temperature if arguments.temperature is None else arguments.temperature
-    player = PolicyPlayer(
+    return PolicyPlayer(
         engine,
-        chat_format(trained),
-        append=trained.context == "append",
-        temperature=temperature,
-        max_tokens=trained.max_response_tokens,
-        max_prompt_tokens=trained.max_model_len - trained.max_response_tokens,
+        chat_format(config),
+        append=config.context == "append",
+        temperature=config.panel_temperature if arguments.temperature is None else arguments.temperature,
+        max_tokens=config.max_response_tokens,
+        max_prompt_tokens=config.max_model_len - config.max_response_tokens,
         seed=seed,
     )
-    return player, trained
 
 
 def show_turn(console: Console, turn: Turn) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import importlib
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import gymnasium
@@ -114,12 +114,32 @@ class ContextFull(Exception):
     """The conversation has outgrown the model's context."""
 
 
-def make_script(name: str, env_id: Any, rng: random.Random) -> Script:
+class PlanScript:
+    """Does what an environment's `plan()` says, which may know more than an agent can.
+
+    Args:
+        env: bare (`env.unwrapped`); the plan is asked for after its reset.
+    """
+
+    def __init__(self, env: Any) -> None:
+        self._env = env
+        self._plan: Iterator[str] = iter(())
+
+    def reset(self, observation: str, info: dict[str, Any]) -> None:
+        self._plan = iter(self._env.plan())
+
+    def act(self, observation: str, info: dict[str, Any]) -> str:
+        # A plan that is over has solved the task, unless the engine that made it was wrong: then anything goes on.
+        return next(self._plan, info["admissible_actions"][0])
+
+
+def make_script(name: str, env: gymnasium.Env[str, str], rng: random.Random) -> Script:
     """A scripted player for an environment.
 
     Args:
-        name: "expert" or "random".
-        env_id: what `gymnasium.make` makes.
+        name: "random", or "expert": one that knows only what it has read, where there is one (`EXPERTS`), or else the
+            environment's own `plan()`.
+        env: that it will play, wrapped or not.
         rng: draws its choices.
 
     Raises:
@@ -129,11 +149,17 @@ def make_script(name: str, env_id: Any, rng: random.Random) -> Script:
         return RandomScript(rng)
     if name != EXPERT:
         raise ValueError(f"agent={name!r}: choose {' or '.join(map(repr, SCRIPTS))}.")
-    if env_id not in EXPERTS:
-        raise ValueError(f"agent='expert': {env_id} has none; those of {', '.join(EXPERTS)} do. Take 'random'.")
-    module, _, attribute = EXPERTS[env_id].partition(":")
-    script: Script = getattr(importlib.import_module(module), attribute)(rng)
-    return script
+    env_id = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+    if env_id in EXPERTS:
+        module, _, attribute = EXPERTS[env_id].partition(":")
+        script: Script = getattr(importlib.import_module(module), attribute)(rng)
+        return script
+    if hasattr(env.unwrapped, "plan"):
+        return PlanScript(env.unwrapped)
+    raise ValueError(
+        f"agent='expert': {env_id} has none. Give the environment a method `plan()` that returns the actions which "
+        "solve the running task, or take 'random'."
+    )
 
 
 def play_task(
@@ -218,7 +244,7 @@ def play_panel_with_script(config: Any, panel: Panel, name: str, repeats: int) -
         episodes = []
         for index in range(assignment.size):
             rng = random.Random(f"script-{assignment.group_id}-{assignment.seed}-{index}")
-            player = ScriptPlayer(make_script(name, panel.env_id, rng), config.response_style)
+            player = ScriptPlayer(make_script(name, env, rng), config.response_style)
             episodes.append(
                 play_task(
                     env,

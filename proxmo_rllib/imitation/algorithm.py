@@ -24,6 +24,7 @@ class BehaviourCloningConfig(ProxMOConfig):
         super().__init__(algo_class=algo_class or BehaviourCloning)
         self.scripts: Sequence[tuple[int, ScriptFactory]] = ()
         self.observation_weight = 0.4
+        self.observation_share = 1.0
         self.group_size = 1
         self.num_groups = 512
         self.num_minibatches = 16
@@ -31,7 +32,11 @@ class BehaviourCloningConfig(ProxMOConfig):
         self._known_keys = frozenset(vars(self)) | {"_known_keys"}
 
     def imitation(
-        self, *, scripts: Sequence[tuple[int, ScriptFactory]] = NotProvided, observation_weight: float = NotProvided
+        self,
+        *,
+        scripts: Sequence[tuple[int, ScriptFactory]] = NotProvided,
+        observation_weight: float = NotProvided,
+        observation_share: float = NotProvided,
     ) -> Self:
         """Sets what is imitated.
 
@@ -40,8 +45,10 @@ class BehaviourCloningConfig(ProxMOConfig):
                 A script is made from a `random.Random` by a class or function of a module, so that other processes
                 find it. See `proxmo_rllib.rollouts.agents.Script`.
             observation_weight: weight in the loss of a token that the environment said, beside 1 of an action's.
+            observation_share: share of those tokens, drawn at random, that the loss is computed for, 0 to 1. Where
+                observations are long and the vocabulary is large, most of the time goes into predicting them.
         """
-        return self._set(scripts=scripts, observation_weight=observation_weight)
+        return self._set(scripts=scripts, observation_weight=observation_weight, observation_share=observation_share)
 
     def script_at(self, iteration: int) -> ScriptFactory:
         """Who plays at an iteration, counted from 0."""
@@ -60,6 +67,8 @@ class BehaviourCloningConfig(ProxMOConfig):
             self._fail("scripts", starts, "say who is imitated from iteration 0 on: .imitation(scripts=[(0, Novice)]).")
         if not self.observation_weight >= 0:
             self._fail("observation_weight", self.observation_weight, "it is a number of at least 0.")
+        if not 0 <= self.observation_share <= 1:
+            self._fail("observation_share", self.observation_share, "it is a share, from 0 to 1.")
 
 
 class BehaviourCloning(ProxMO):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,12 +25,16 @@ class DemonstrationBatches(ConnectorV2):
     Args:
         observation_weight: weight of a context token beside 1 of a response token. To predict what the environment
             says teaches a small model to copy names, long before it can use them.
+        observation_share: share of the context tokens that have it, drawn at random.
         device: where the batch goes.
     """
 
-    def __init__(self, observation_weight: float, device: Any = None, **kwargs: Any) -> None:
+    def __init__(
+        self, observation_weight: float, observation_share: float = 1.0, device: Any = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self._observation_weight = observation_weight
+        self._observation_share = observation_share
         self._device = device
 
     def __call__(
@@ -44,24 +49,30 @@ class DemonstrationBatches(ConnectorV2):
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Returns the batch of the default module."""
-        arrays = demonstration_columns(episodes, self._observation_weight)
+        arrays = demonstration_columns(episodes, self._observation_weight, self._observation_share)
         if metrics is not None:
             tokens = int(arrays[columns.LENGTHS].sum())
             metrics.log_value((DEFAULT_MODULE_ID, "num_tokens_trained"), tokens, reduce="sum")
         return {DEFAULT_MODULE_ID: {name: torch.from_numpy(a).to(self._device) for name, a in arrays.items()}}
 
 
-def demonstration_columns(episodes: Sequence[Episode], observation_weight: float) -> dict[str, np.ndarray]:
+def demonstration_columns(
+    episodes: Sequence[Episode], observation_weight: float, observation_share: float = 1.0
+) -> dict[str, np.ndarray]:
     """Columns with a weight for every token; a response that shall not be copied has none.
 
     Args:
         episodes: demonstrations.
         observation_weight: of the context tokens.
+        observation_share: share of them that have it; the others have none. The draw depends on the episodes alone.
     """
     demonstrated = {e.episode_id: np.array([float(turn.demonstration) for turn in e.turns]) for e in episodes}
     arrays = pad_sequences(episodes, demonstrated)
     responses = arrays[columns.LOSS_MASK]
     real = np.arange(responses.shape[1]) < arrays[columns.LENGTHS][:, None]
+    if observation_share < 1:
+        rng = np.random.default_rng(zlib.crc32("".join(demonstrated).encode()))
+        real &= rng.random(real.shape, dtype=np.float32) < observation_share
     weights = np.where(responses, arrays[columns.ADVANTAGES], observation_weight * real).astype(np.float32)
     weights[:, 0] = 0.0  # nothing predicts the first token
     return arrays | {columns.LOSS_WEIGHTS: weights, columns.LOSS_MASK: weights > 0}
@@ -73,7 +84,7 @@ class BehaviourCloningLearner(ProxMOLearner):
     @override(ProxMOLearner)
     def _connectors(self) -> list[Any]:
         config: Any = self.config
-        return [DemonstrationBatches(config.observation_weight, device=self._device)]
+        return [DemonstrationBatches(config.observation_weight, config.observation_share, self._device)]
 
     @override(ProxMOLearner)
     def token_loss(self, batch: dict[str, Any], outputs: dict[str, torch.Tensor]) -> TokenLoss:

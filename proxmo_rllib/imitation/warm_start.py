@@ -10,6 +10,7 @@ import logging
 import random
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from proxmo_rllib.rollouts.environments import make_text_env, split_tasks
 logger = logging.getLogger(__name__)
 
 #: Raised when code that the result depends on changes.
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 
 #: What a policy that is to be trained further must have seen as it will see it then.
 _WORLD = ("env", "env_config", "system_message", "context", "template", "response_style", "history", "show_admissible")
@@ -68,7 +69,7 @@ class WarmStart:
             "num_epochs",
             "lr",
         )
-        keys += ("weight_decay", "grad_clip", "observation_weight")
+        keys += ("weight_decay", "grad_clip", "observation_weight", "observation_share")
         recipe = {
             "version": RECIPE_VERSION,
             "config": {key: getattr(config, key) for key in keys},
@@ -131,26 +132,25 @@ class WarmStart:
             algorithm.stop()
         return saved / "policy"
 
-    def _texts(self) -> list[str]:
-        """What the environment and the script say in the first tasks."""
+    def _texts(self) -> Iterator[set[str]]:
+        """What the environment and the script say in each of the first tasks, and what could have been done there."""
         config = self.config
         env = make_text_env(config)
         tasks = split_tasks(env, config)
-        texts: list[str] = []
         for index in range(self.text_episodes):
             task = tasks[index % len(tasks)]
             script: Any = config.script_at(0)(random.Random(f"texts-{self.seed}-{index}"))
             message, info = env.reset(seed=index, options={"task": task} if task else None)
-            texts.append(message)
+            texts = {message, *info.get("admissible_actions", ())}
             script.reset(info["anchor"], info)
             for _ in range(config.max_turns):
                 action = script.act(info["anchor"], info)
                 message, _, terminated, truncated, info = env.step(action)
-                texts += [action, message]
+                texts |= {action, message, *info.get("admissible_actions", ())}
                 if terminated or truncated:
                     break
+            yield texts
         env.close()
-        return texts
 
 
 def _name(script: Any) -> str:

@@ -22,7 +22,7 @@ CHAT_TEMPLATE = (
 # Nothing says this.
 _UNKNOWN = "\x00unknown\x00"
 
-# A piece that occurs less often is no token of its own.
+# A piece of fewer episodes is no token of its own.
 _MIN_COUNT = 3
 
 
@@ -38,15 +38,16 @@ class TinySize:
     tied: bool = False
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
-    """A tokenizer whose tokens are what the texts consist of, and that knows every other text too, byte by byte.
+def train_tokenizer(episodes: Iterable[Iterable[str]], vocab_size: int) -> Any:
+    """A tokenizer whose tokens are what the episodes consist of, and that knows every other text too, byte by byte.
 
     A tiny model on a CPU pays for every token, and has no depth to spend on spelling. So a numbered name
     (" drawer 1") is one token, a stretch between names that recurs (". On the", ", and a") is one token, and so is a
     word. A text is cut into the fewest tokens; without loss, whatever it holds.
 
     Args:
-        texts: what environments and agents say.
+        episodes: what environment and agent say in each. A piece counts once an episode: what one goal alone says, on
+            page after page, is no token.
         vocab_size: tokens at most; 256 of them are bytes and a few are special.
 
     Returns:
@@ -60,7 +61,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
     # the name of a byte ("<0x41>") is cheaper spelt out.
     fallback = [_UNKNOWN, *(f"<0x{byte:02X}>" for byte in range(256))]
     characters = [*string.printable]
-    pieces = _frequent_pieces(texts, vocab_size - len(fallback) - len(characters) - len(special), set(characters))
+    pieces = _frequent_pieces(episodes, vocab_size - len(fallback) - len(characters) - len(special), set(characters))
     # One price a token makes the cheapest cut the shortest; the tiny slope settles ties in favour of frequent pieces.
     vocab = [(piece, -100.0) for piece in fallback]
     vocab += [(piece, -1.0 - 1e-6 * rank) for rank, piece in enumerate([*pieces, *characters])]
@@ -76,19 +77,21 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
     return wrapped
 
 
-_NAME = re.compile(r"( ?[a-z]+ \d+)")
+# A name with a number, or a separator such as " [SEP]".
+_NAME = re.compile(r"( ?[a-z]+ \d+| ?\[[A-Z]+\])")
 _WORD = re.compile(r" ?\w+| ?[^\w\s]+|\s+")
 
 
-def _frequent_pieces(texts: Iterable[str], count: int, taken: set[str]) -> list[str]:
-    """The most frequent names, stretches between names, and words."""
+def _frequent_pieces(episodes: Iterable[Iterable[str]], count: int, taken: set[str]) -> list[str]:
+    """The names, stretches between names, and words of most episodes."""
     seen: Counter[str] = Counter()
-    for text in texts:
-        for part in _NAME.split(text):
-            if part:
-                seen[part] += 1
+    for texts in episodes:
+        pieces: set[str] = set()
+        for part in {part for text in texts for part in _NAME.split(text) if part}:
+            pieces.add(part)
             # Words also where a stretch holds them: a stretch that is too rare falls apart into them.
-            seen.update(word for word in _WORD.findall(part) if word != part)
+            pieces.update(_WORD.findall(part))
+        seen.update(pieces)
     kept = [(n, piece) for piece, n in seen.items() if n >= _MIN_COUNT and piece not in taken]
     ranked = sorted(kept, key=lambda item: (-item[0], item[1]))
     return [piece for _, piece in ranked[:count]]
@@ -109,7 +112,7 @@ def _initialise(model: Any, tokenizer: Any) -> None:
     vectors: dict[str, torch.Tensor] = {}
     width = model.config.hidden_size
     for token in range(len(tokenizer)):
-        words = re.findall(r"\w+|[^\w\s]+", tokenizer.decode([token])) or [str(token)]
+        words = re.findall(r"\w+|[^\w\s]+", tokenizer.decode([token]).lower()) or [str(token)]
         total = torch.zeros(width)
         for word in words:
             # Of a numbered name the number says less than the noun.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -67,7 +68,10 @@ ScriptFactory = Callable[[random.Random], Script]
 
 
 class RandomScript:
-    """Plays a random admissible action: the floor of every evaluation."""
+    """Plays a random admissible action: the floor of every evaluation.
+
+    Where an action has a gap, as `search[<query>]`, a word that was read fills it.
+    """
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
@@ -77,7 +81,8 @@ class RandomScript:
 
     def act(self, observation: str, info: dict[str, Any]) -> str:
         actions = info.get("admissible_actions") or ["look"]
-        return self._rng.choice(actions)
+        words = re.findall(r"\w+", observation) or ["thing"]
+        return re.sub(r"<\w+>", lambda gap: self._rng.choice(words), self._rng.choice(actions))
 
 
 class ScriptedAgent:

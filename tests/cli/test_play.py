@@ -87,6 +87,14 @@ def test_an_expert_solves_the_panel_and_a_random_player_does_not(tmp_path, capsy
     assert json.loads(output.read_text())["success"]["all"]["rate"] < 0.05
 
 
+def test_the_data_of_a_panel_lies_where_the_settings_say(shared, tmp_path, monkeypatch):
+    monkeypatch.delenv("WEBSHOP_DATA", raising=False)
+    output = tmp_path / "result.json"
+    words = ["--agent", "expert", "--panel", "webshop-test-500", f"env_config.catalogue={shared / 'data/webshop'}"]
+    assert evaluate.main([*words, "max_turns=15", "--output", str(output)]) == 0
+    assert json.loads(output.read_text())["success"]["all"]["rate"] > 0.8
+
+
 def test_an_evaluation_is_the_same_every_time():
     config = ProxMOConfig().environment(ENV).evaluation(panel="alfworld-generated-unseen-200").env_runners(max_turns=5)
     panel = config.resolved_panel()
@@ -118,8 +126,26 @@ def test_either_a_policy_or_a_script_is_evaluated(capsys):
         assert "either" in capsys.readouterr().err
 
 
+def test_the_plan_of_an_environment_is_its_expert(capsys):
+    for number in range(3):
+        task = f"textcraft/test/{number:06d}"
+        assert play.main(["env_wrappers/TextCraft-v0", "--agent", "expert", "--task", task]) == 0
+        assert "success after" in capsys.readouterr().out
+
+
+def test_a_random_player_fills_the_gaps_of_actions(capsys):
+    words = ["env_wrappers/WebShop-v0", "--agent", "random", "--seed", "3", "--max-turns", "30"]
+    assert play.main(words) == 0
+    shown = capsys.readouterr().out
+    assert "> search[" in shown
+    assert "<query>" not in shown
+    assert "Page 1" in shown  # something was found
+
+
 def test_an_environment_without_an_expert_is_said():
     import random
 
-    with pytest.raises(ValueError, match="has none"):
-        make_script("expert", "env_wrappers/Other-v0", random.Random(0))
+    import gymnasium
+
+    with pytest.raises(ValueError, match=r"CartPole.*has none.*plan"):
+        make_script("expert", gymnasium.make("CartPole-v1"), random.Random(0))

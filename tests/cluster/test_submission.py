@@ -64,7 +64,7 @@ def policy(tmp_path_factory) -> Path:
         texts += [observation, *info["admissible_actions"]]
     folder = tmp_path_factory.mktemp("policy")
     size = TinySize(hidden_size=64, num_layers=2, num_heads=2, intermediate_size=128)
-    build_tiny_policy(folder, train_tokenizer(texts, vocab_size=600), size)
+    build_tiny_policy(folder, train_tokenizer([[text] for text in texts], vocab_size=600), size)
     return folder
 
 

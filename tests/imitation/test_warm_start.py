@@ -92,6 +92,9 @@ def test_slips_are_seen_and_not_copied():
     arrays = demonstration_columns([episode], observation_weight=0.25)
     np.testing.assert_allclose(arrays[columns.LOSS_WEIGHTS][0], [0, 0.25, 1, 1, 0.25, 0, 0, 0.25, 1])
     np.testing.assert_array_equal(arrays[columns.LOSS_MASK], arrays[columns.LOSS_WEIGHTS] > 0)
+    few = demonstration_columns([episode], observation_weight=0.25, observation_share=0.5)[columns.LOSS_WEIGHTS][0]
+    np.testing.assert_allclose(few[[2, 3, 8]], 1)  # actions all
+    assert 0 < sum(few == 0.25) < 3
 
 
 @pytest.mark.slow

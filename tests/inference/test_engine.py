@@ -73,6 +73,7 @@ def test_requests_under_way_survive_a_weight_update_and_keep_the_version_that_be
 
     async def update_meanwhile() -> Any:
         long = asyncio.ensure_future(tied.engine.generate(prompts(1)[0], SamplingParams(1.0, 200)))
+        await asyncio.sleep(0)  # it is queued first, so that it has begun when the next one is done
         await tied.engine.generate(prompts(2)[1], SamplingParams(1.0, 2))
         assert not long.done()
         await tied.engine.load_weights(tied.folder / "update.safetensors", before + 1)

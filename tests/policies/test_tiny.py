@@ -13,16 +13,27 @@ from proxmo_rllib.policies.loading import ASSETS, load_causal_lm, load_tokenizer
 from proxmo_rllib.policies.tiny import TinySize, build_tiny_policy, train_tokenizer
 from proxmo_rllib.rollouts.conversation import ChatFormat
 
-TEXTS = ["You arrive at drawer 1. The drawer 1 is closed.", "go to drawer 1", "On the shelf 2, you see a mug 1."] * 5
+TEXTS = ["You arrive at drawer 1. The drawer 1 is closed.", "go to drawer 1", "On the shelf 2, you see a mug 1."]
+EPISODES = [TEXTS] * 5
 
 
 @pytest.fixture(scope="module")
 def chat():
-    return ChatFormat.from_tokenizer(train_tokenizer(TEXTS, 500))
+    return ChatFormat.from_tokenizer(train_tokenizer(EPISODES, 500))
 
 
 def test_a_numbered_name_is_one_token(chat):
     assert [chat.tokenizer.decode([i]) for i in chat.encode_text("go to drawer 1")] == ["go to", " drawer 1"]
+
+
+def test_what_one_episode_alone_says_is_no_token_however_often_it_says_it():
+    episodes = [[f"Task: find item{number} [SEP] Buy Now [SEP] Back"] * 10 for number in range(5)]
+    chat = ChatFormat.from_tokenizer(train_tokenizer(episodes, 500))
+    tokens = [chat.tokenizer.decode([i]) for i in chat.encode_text(episodes[0][0])]
+    assert tokens[-4:] == [" [SEP]", " Buy Now", " [SEP]", " Back"]
+    assert tokens[:3] == ["Task", ":", " find"]
+    assert "".join(tokens[3:-4]) == " item0"
+    assert len(tokens) > 8  # spelt out
 
 
 @settings(max_examples=200, deadline=None)
@@ -36,7 +47,7 @@ def test_no_text_is_lost_or_taken_for_a_special_token(chat, text):
 
 def test_a_seed_makes_the_same_weights_and_another_seed_others(tmp_path):
     size = TinySize(hidden_size=32, num_layers=1, num_heads=1, intermediate_size=64)
-    tokenizer = train_tokenizer(TEXTS, 500)
+    tokenizer = train_tokenizer(EPISODES, 500)
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         build_tiny_policy(tmp_path / name, tokenizer, size, seed)
     first, same, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in "abc")

@@ -41,7 +41,8 @@ TEMPLATES = {
 
 def tokenizer_with(name: str) -> Any:
     template, specials, eos, bos = TEMPLATES[name]
-    tokenizer = train_tokenizer(["You see a mug. take mug 1 go to sink 2 user assistant system"] * 3, vocab_size=400)
+    texts = ["You see a mug. take mug 1 go to sink 2 user assistant system"]
+    tokenizer = train_tokenizer([texts] * 3, vocab_size=400)
     if template is not None:
         tokenizer.add_special_tokens({"additional_special_tokens": specials, "eos_token": eos})
         if bos:

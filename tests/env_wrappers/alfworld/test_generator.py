@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import lzma
 import statistics
 import subprocess
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from env_wrappers.alfworld import package, rooms
 from env_wrappers.alfworld.engine import State
-from env_wrappers.alfworld.generator import GeneratedGame, GeneratorConfig, generate
+from env_wrappers.alfworld.generator import GeneratorConfig, generate
 from env_wrappers.alfworld.oracle import solution
 from env_wrappers.alfworld.problem import TASK_TYPES, Game, parse_game
 from env_wrappers.core import SPLITS
@@ -114,23 +117,59 @@ def test_another_seed_makes_other_games() -> None:
     assert first != second
 
 
-def test_size_and_difficulty_are_close_to_the_real_games(real_records: list[dict[str, Any]]) -> None:
-    """Means a kind of room of receptacles, portable objects and expert steps."""
+@pytest.fixture(scope="module")
+def real_games(shared: Path) -> list[tuple[int, Game]]:
+    """Floor plan and game of all real games of train and valid_seen."""
+    with lzma.open(shared / "data/alfworld/games.jsonl.xz", "rt") as lines:
+        records = [json.loads(line) for line in lines]
+    return [(int(record["scene"]), parse_game(record["pddl_problem"], "")) for record in records]
 
-    def means(games: list[tuple[str, Game]]) -> dict[str, list[float]]:
-        rows = defaultdict(list)
-        for kind, game in games:
-            rows[kind].append((len(game.locations), len(game.pickupable), len(solution(game) or ())))
-        return {
-            kind: [statistics.mean(column) for column in zip(*values, strict=True)] for kind, values in rows.items()
-        }
 
-    real = means([(rooms.room_kind(int(r["scene"])), parse_game(r["pddl_problem"], "")) for r in real_records])
-    made: list[GeneratedGame] = [generate(GeneratorConfig(), "train", index) for index in range(120)]
-    generated = means([(rooms.room_kind(game.room), game.game) for game in made])
-    for kind in rooms.ROOM_KINDS:
-        for ours, theirs in zip(generated[kind], real[kind], strict=True):
-            assert ours == pytest.approx(theirs, rel=0.3), (kind, generated[kind], real[kind])
+def test_floor_plans_have_the_receptacles_of_the_real_games(real_games: list[tuple[int, Game]]) -> None:
+    seen = {number: Counter(game.receptacle_type[r] for r in game.locations) for number, game in real_games}
+    assert len(seen) == 108
+    for number, real in seen.items():
+        kinds = map(rooms.receptacle_kind, rooms.load_room(number).receptacles)
+        assert Counter(f"{kind.lower()}type" for kind in kinds) == real, number
+
+
+def test_unseen_floor_plans_have_the_receptacles_of_the_published_observations() -> None:
+    numbers = {n: len(rooms.load_room(n).receptacles) for n in rooms.UNSEEN_PLANS}
+    assert numbers == {10: 25, 219: 27, 308: 18, 424: 13}
+
+
+@pytest.mark.parametrize("kind", rooms.ROOM_KINDS)
+def test_size_and_difficulty_are_those_of_the_real_games(kind: str, real_games: list[tuple[int, Game]]) -> None:
+    """Means of receptacles, portable objects, those of them that one can reach, and expert steps.
+
+    Generated games have each task type equally often, so real ones are weighed to count the same.
+    """
+
+    def means(games: list[Game]) -> list[float]:
+        frequency = Counter(game.goal.task_type for game in games)
+        weights = [1 / frequency[game.goal.task_type] for game in games]
+        reachable = [game.pickupable & {thing for thing, _ in game.in_receptacle} for game in games]
+        columns = [
+            [len(game.locations) for game in games],
+            [len(game.pickupable) for game in games],
+            [len(things) for things in reachable],
+            [len(solution(game) or ()) for game in games],
+        ]
+        return [statistics.fmean(column, weights) for column in columns]
+
+    generated = means([generate(GeneratorConfig(rooms=(kind,)), "train", index).game for index in range(300)])
+    real = means([game for number, game in real_games if rooms.room_kind(number) == kind])
+    assert generated == pytest.approx(real, rel=0.05)
+
+
+def test_objects_start_neither_where_they_belong_nor_in_the_appliance_that_they_are_to_visit() -> None:
+    for index in range(300):
+        generated = generate(GeneratorConfig(max_objects=4), "train", index)
+        game = generated.game
+        banned = {game.goal.receptacle_type}
+        if appliance := rooms.APPLIANCES.get(game.goal.task_type):
+            banned.add(f"{appliance[1].lower()}type")
+        assert not {game.receptacle_type[r] for thing, r in game.in_receptacle if thing in game.targets} & banned
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from env_wrappers.core import is_admissible
 from env_wrappers.webshop.env import WebShopEnv
-from env_wrappers.webshop.experts import TURNS, Oracle, ReadingShopper, read_instruction
+from env_wrappers.webshop.experts import TURNS, HastyShopper, Oracle, ReadingShopper, read_instruction
 
 
 def play(env: WebShopEnv, shopper: Oracle | ReadingShopper, task: str, slips: float = 0.0) -> tuple[float, list[str]]:
@@ -48,6 +48,14 @@ def test_both_do_well_on_official_tasks(official_folder: Path) -> None:
     env = WebShopEnv(catalogue=official_folder)
     assert mean_score(env, Oracle(env), 200) >= 0.98
     assert mean_score(env, ReadingShopper(random.Random(0)), 200) >= 0.9
+
+
+def test_who_is_hasty_buys_sooner_and_worse() -> None:
+    env = WebShopEnv()
+    hasty, patient = HastyShopper(random.Random(0)), ReadingShopper(random.Random(0))
+    assert 0.6 < mean_score(env, hasty, 100) < 0.9 < mean_score(env, patient, 100)
+    tasks = env.tasks("test")[:50]
+    assert sum(len(play(env, hasty, t)[1]) for t in tasks) < 0.8 * sum(len(play(env, patient, t)[1]) for t in tasks)
 
 
 def test_it_recovers_from_what_others_did() -> None:
