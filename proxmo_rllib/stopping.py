@@ -13,7 +13,8 @@ class StopCriteria:
     Attributes:
         iterations: training iterations.
         success_rate: on the panel, at one of its evaluations; between 0 and 1.
-        minutes: of wall time, start-up and evaluations included; the running iteration is finished.
+        minutes: of wall time, start-up and evaluations included, the making of a warm start's policy not, since it is
+            made only once; the running iteration is finished.
     """
 
     iterations: int | None = None

@@ -11,6 +11,8 @@ Results to expect: see docs/results.md.
 
 from __future__ import annotations
 
+from typing import Any
+
 import gymnasium
 
 import env_wrappers  # noqa: F401 (registers the environments)
@@ -21,7 +23,7 @@ from proxmo_rllib.imitation import BehaviourCloningConfig, WarmStart
 from proxmo_rllib.policies.tiny import TinySize
 
 ENV = "env_wrappers/WebShop-v0"
-ENV_CONFIG = {"num_products": 500, "reward": "success"}
+ENV_CONFIG: dict[str, Any] = {"num_products": 500, "reward": "success"}
 MAX_TURNS = 15
 PANEL = panel_from_split(gymnasium.make(ENV, **ENV_CONFIG), "test", 200, name="shop-test-200")
 # Of cloning: the first can read and act; the hasty one's habits are quickly learnt.

@@ -220,6 +220,7 @@ def _train(
             view.status("making the policy that training starts from, by imitation: minutes, and only once")
             config.policy(pretrained=example.warm_start.policy())
             validate(config)
+            started = time.monotonic()  # the next run, which finds the policy, has as many minutes
         view.status("starting engines, environments and learners")
         algo = config.build_algo()
         last.callback(algo.stop)
