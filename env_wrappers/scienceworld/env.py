@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from env_wrappers.core import check_choice
@@ -98,9 +99,9 @@ class ScienceWorldEnv(JavaEnv):
     def _interface(self, jvm: Any) -> Any:
         return jvm.scienceworld.runtime.pythonapi.PythonInterface()
 
-    def _load_solved(self, server: Any) -> None:
+    def _load_solved(self) -> None:
         kind, variation = parse_task(self._task)
-        server.load(kind, variation, ",".join(self._simplifications), True)
+        self._server.load(kind, variation, ",".join(self._simplifications), True)
 
     def _begin(self) -> Scene:
         said = self._start()
@@ -125,7 +126,10 @@ class ScienceWorldEnv(JavaEnv):
 
     def _advance(self, action: str) -> Scene:
         def advance() -> Scene:
-            return self._scene_of(self._server.step(action))
+            said = str(self._server.step(action))
+            if said.strip() == self.refusal:  # nothing has happened: what is valid, which takes longer, is known
+                return replace(self._running(), observation=self.refusal)
+            return self._scene_of(said)
 
         assert self._java is not None  # the one that the episode began in: another knows nothing of it
         scene: Scene = self._java.call(advance)

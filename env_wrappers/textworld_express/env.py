@@ -71,10 +71,10 @@ class TextWorldExpressEnv(JavaEnv):
     def _interface(self, jvm: Any) -> Any:
         return jvm.textworldexpress.runtime.PythonInterface()
 
-    def _load_solved(self, server: Any) -> None:
+    def _load_solved(self) -> None:
         game, seed, fold = _parse(self._task)
-        server.load(game, self._params.get(game, ""))
-        server.generateNewGameJSON(seed, fold, True)
+        self._server.load(game, self._params.get(game, ""))
+        self._server.generateNewGameJSON(seed, fold, True)
 
     def _begin(self) -> Scene:
         game, seed, fold = _parse(self._task)
