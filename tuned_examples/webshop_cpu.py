@@ -40,8 +40,8 @@ config = (
     .training(
         group_size=8,
         num_groups=16,
-        # By environment steps, about 1,000 an iteration.
-        lr=[[0, 3e-4], [30_000, 3e-4], [60_000, 3e-5]],
+        # By environment steps, about 700 an iteration.
+        lr=[[0, 3e-4], [10_000, 3e-4], [40_000, 3e-5]],
         step_weight=3.0,
         estimator_options={"normalize_std": False},
         num_minibatches=4,
