@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import copy
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -51,7 +52,7 @@ class AnyText(Text):
         return "AnyText()"
 
 
-class TextEnv(gymnasium.Env[str, str]):
+class TextEnv(gymnasium.Env[str, str], ABC):
     """Base of the environments of this package. An environment of your own need not derive from it."""
 
     # Gymnasium types `metadata` as a plain attribute; it is a class constant here as everywhere.
@@ -71,25 +72,25 @@ class TextEnv(gymnasium.Env[str, str]):
         """The splits that `tasks` knows."""
         return SPLITS
 
+    @abstractmethod
     def tasks(self, split: str) -> list[str]:
         """Task ids of a split, in an order that is the same on every machine.
 
         Raises:
             ValueError: no such split, or no task in it.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def get_state(self) -> Any:
         """A snapshot of the running episode that can be pickled. It shares nothing that a later step changes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def set_state(self, state: Any) -> tuple[str, dict[str, Any]]:
         """Continue from a snapshot, of this or another instance with the same arguments.
 
         Returns:
             The observation and the info that were current when the snapshot was taken.
         """
-        raise NotImplementedError
 
     def clone(self) -> Self:
         """An independent environment in the same state of the same episode."""
