@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from env_wrappers.replay import ReplayEnv
 
 _OPTIONS = (
-    "-Xmx1g",
+    "-Xmx384m",  # all kinds of tasks and their solutions fit into 256; what is allowed is used, as uncollected garbage
     "-XX:+UseSerialGC",  # one thread that collects garbage, not one a core
     "-XX:TieredStopAtLevel=1",  # starts sooner
     # Objects without a hash of their own get one and the same, so that what an engine lists in the order of a set of
