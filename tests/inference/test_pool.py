@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
+import multiprocessing.connection
 import tempfile
 import time
 from collections.abc import Iterator
@@ -11,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import ray
 import torch
@@ -203,10 +204,16 @@ def test_a_vllm_engine_whose_core_process_is_killed_is_replaced(
     expected = expected_scores(model, state, PROMPT, 10)
     assert np.abs(pool.score(PROMPT, 10) - expected).max() < 1e-4
 
-    actor = psutil.Process(ray.get(pool.handles[0].check_health.remote()))
-    for child in actor.children(recursive=True):
-        if "EngineCore" in child.name():
+    def kill_core(actor: Any) -> list[str]:
+        """Names of the actor's child processes, now dead; by handle, since a process's title may lag or be cut."""
+        children = multiprocessing.active_children()
+        for child in children:
             child.kill()
+        gone = multiprocessing.connection.wait([child.sentinel for child in children], timeout=60)
+        assert len(gone) == len(children)
+        return [child.name for child in children]
+
+    assert ray.get(pool.handles[0].__ray_call__.remote(kill_core), timeout=90) == ["EngineCore"]
     with pytest.raises(EngineDeadError):
         generate(pool.client(), [0])
     assert pool.restart_dead() == [0]
