@@ -1,4 +1,4 @@
-"""RLModule around a Hugging Face causal LM: logprobs of the sampled tokens, with the LM head applied to them only."""
+"""RLModule around a Hugging Face causal LM: logprobs of the sampled tokens, with logits made for them only."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from ray.rllib.utils.annotations import override
 from torch.utils.checkpoint import checkpoint
 
 from proxmo_rllib.learner import columns
+from proxmo_rllib.learner.own_forward import OwnForward
+from proxmo_rllib.policies.loading import checkpoint_tensors, load_causal_lm
 
 # Logits in memory at once, elements: 64 Mi float32 are 256 MiB.
 _MAX_LOGITS = 64 * 2**20
@@ -24,24 +26,25 @@ class CausalLMModule(TorchRLModule):
 
     @override(TorchRLModule)
     def setup(self) -> None:
-        from proxmo_rllib.policies.loading import load_causal_lm
-
         settings: dict[str, Any] = dict(self.model_config)
         self._temperature = float(settings["temperature"])
         self._autocast_dtype = torch.bfloat16 if settings["dtype"] == "bfloat16" else None
         self.lm = load_causal_lm(settings["pretrained"])
+        _remove_noise(self.lm)
+        self._policy = OwnForward(self.lm)
         if settings["gradient_checkpointing"]:
             self.lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-            # Without dropout, training mode means nothing else; outside of it transformers checkpoints nothing.
-            _remove_dropout(self.lm)
+            # Without noise, training mode means nothing else; outside of it transformers checkpoints nothing.
             self.lm.train()
         self.reference = None
+        self._frozen: OwnForward | None = None
         if settings["with_reference"]:
             self.reference = load_causal_lm(settings["pretrained"]).requires_grad_(False).eval()
+            self._frozen = OwnForward(self.reference)
 
     @override(TorchRLModule)
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, torch.Tensor]:
-        logprobs, entropy = self._logprobs(self.lm, batch)
+        logprobs, entropy = self._logprobs(self._policy, batch, self._temperature)
         return {columns.LOGPROBS: logprobs, columns.ENTROPY: entropy}
 
     @override(TorchRLModule)
@@ -51,38 +54,32 @@ class CausalLMModule(TorchRLModule):
     @torch.no_grad()
     def reference_logprobs(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Logprobs under the frozen initial policy, float32 [tokens]."""
-        if self.reference is None:
+        if self._frozen is None:
             raise RuntimeError("There is no reference model; it is loaded when kl_coef > 0.")
-        return self._logprobs(self.reference, batch)[0]
+        return self._logprobs(self._frozen, batch, self._temperature)[0]
 
     @torch.no_grad()
     def score(self, token_ids: list[int], num_context: int) -> torch.Tensor:
-        """Logprobs at temperature 1 of the tokens after the context, float32 [tokens]: what engines say too."""
-        ids = torch.tensor([token_ids], device=next(self.lm.parameters()).device)
-        with self._autocast(ids.device):
-            logits = self.lm(input_ids=ids, use_cache=False).logits[0, num_context - 1 : -1]
-        targets = ids[0, num_context:, None]
-        return logits.float().log_softmax(-1).gather(1, targets)[:, 0].cpu()
+        """Logprobs at temperature 1 of the tokens after the context, float32 [tokens]: what engines say too.
 
-    def _logprobs(self, lm: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        They take the same way as those of the loss.
+        """
+        ids = torch.tensor([token_ids], device=next(self.lm.parameters()).device)
+        mask = torch.zeros_like(ids, dtype=torch.bool)
+        mask[:, num_context:] = True
+        batch = {columns.TOKEN_IDS: ids, columns.LOSS_MASK: mask}
+        return self._logprobs(self._policy, batch, temperature=1.0)[0].cpu()
+
+    def _logprobs(
+        self, model: OwnForward, batch: dict[str, Any], temperature: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         token_ids = batch[columns.TOKEN_IDS]
         # Token t is predicted by the hidden state at t - 1. Sequences are padded on the right, so that under the causal
         # mask no real token sees padding, and no attention mask is needed.
         chosen = batch[columns.LOSS_MASK][:, 1:]
         with self._autocast(token_ids.device):
-            hidden = lm.get_decoder()(input_ids=token_ids, use_cache=False).last_hidden_state[:, :-1][chosen]
-            return self._head(lm, hidden, token_ids[:, 1:][chosen])
-
-    def _head(self, lm: Any, hidden: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        head = lm.get_output_embeddings()
-        rows = max(1, _MAX_LOGITS // head.weight.shape[0])
-        if len(hidden) <= rows:
-            return _token_statistics(head, hidden, targets, self._temperature)
-        parts = [
-            checkpoint(_token_statistics, head, h, t, self._temperature, use_reentrant=False)
-            for h, t in zip(hidden.split(rows), targets.split(rows), strict=True)
-        ]
-        return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+            hidden = model.hidden(token_ids)[:, :-1][chosen]
+            return _in_parts(model, hidden, token_ids[:, 1:][chosen], temperature)
 
     def _autocast(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
         if self._autocast_dtype is None:
@@ -90,9 +87,8 @@ class CausalLMModule(TorchRLModule):
         return torch.autocast(device.type, dtype=self._autocast_dtype)
 
     def exported_weights(self) -> dict[str, torch.Tensor]:
-        """The policy's tensors under their Hugging Face names, tied ones once, in the engines' dtype."""
-        dtype = self._autocast_dtype or torch.float32
-        return {name: p.detach().to("cpu", dtype).contiguous() for name, p in self.lm.named_parameters()}
+        """The policy's tensors under their checkpoint's names, tied ones once, in the engines' dtype."""
+        return checkpoint_tensors(self.lm, self._autocast_dtype or torch.float32)
 
     @override(TorchRLModule)
     def get_state(
@@ -114,21 +110,36 @@ class CausalLMModule(TorchRLModule):
             self.lm.load_state_dict(state)
 
 
-def _remove_dropout(lm: torch.nn.Module) -> None:
-    """Two passes over the same tokens must agree: the surrogate compares them."""
+def _remove_noise(lm: torch.nn.Module) -> None:
+    """Two passes over the same tokens must agree, since the surrogate compares them: no dropout, no jitter of routers."""
     for module in lm.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0  # type: ignore[assignment]
+        for name, value in vars(module).items():
+            if isinstance(value, float) and ("dropout" in name or "jitter" in name):
+                setattr(module, name, 0.0)
+
+
+def _in_parts(
+    model: OwnForward, hidden: torch.Tensor, targets: torch.Tensor, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`_token_statistics` with no more than `_MAX_LOGITS` logits in memory, in the backward pass too."""
+    rows = max(1, _MAX_LOGITS // model.vocab_size)
+    if len(hidden) <= rows:
+        return _token_statistics(model, hidden, targets, temperature)
+    parts = [
+        checkpoint(_token_statistics, model, h, t, temperature, use_reentrant=False)
+        for h, t in zip(hidden.split(rows), targets.split(rows), strict=True)
+    ]
+    return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
 
 
 def _token_statistics(
-    head: Any, hidden: torch.Tensor, targets: torch.Tensor, temperature: float
+    model: OwnForward, hidden: torch.Tensor, targets: torch.Tensor, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Logprob of each target and entropy of its distribution, float32 [tokens] both."""
     # float32: in bfloat16 the difference of two logprobs that are 0.01 apart is noise.
-    log_p = torch.log_softmax(head(hidden).float() / temperature, dim=-1)
+    log_p = torch.log_softmax(model.logits(hidden).float() / temperature, dim=-1)
     logprobs = log_p.gather(1, targets[:, None])[:, 0]
     entropy = -(log_p.exp() * log_p).sum(-1)
     return logprobs, entropy

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from proxmo_rllib.policies.attention import choose_attention
+
 ASSETS = Path(__file__).parent / "assets"
 _ASSET_PREFIX = "asset:"
 
@@ -41,7 +43,7 @@ def resolve_pretrained(pretrained: str | Path) -> str:
 
 
 def load_causal_lm(pretrained: str | Path) -> Any:
-    """The model in float32, in training mode without dropout surprises, attention through PyTorch's SDPA.
+    """The model in float32, in evaluation mode, with the fastest attention that computes what the model asks for.
 
     Raises:
         ValueError: it cannot be loaded.
@@ -50,9 +52,11 @@ def load_causal_lm(pretrained: str | Path) -> Any:
 
     source = resolve_pretrained(pretrained)
     try:
-        return AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, attn_implementation="sdpa")
+        lm = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
     except OSError as error:
         raise ValueError(_unreachable(pretrained, error)) from error
+    choose_attention(lm)
+    return lm.eval()
 
 
 def load_tokenizer(pretrained: str | Path) -> Any:
@@ -77,6 +81,27 @@ def max_positions(pretrained: str | Path) -> int | None:
     config = AutoConfig.from_pretrained(resolve_pretrained(pretrained)).get_text_config()
     positions: int | None = getattr(config, "max_position_embeddings", None)
     return positions
+
+
+def checkpoint_tensors(lm: Any, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """A model's tensors as its checkpoint holds them: parameters and buffers, tied ones once, on the CPU.
+
+    Transformers keeps some tensors in another form than the files that it loads (the experts of a layer are one
+    tensor), and turns them back when it saves; so does this.
+
+    Args:
+        lm: a causal LM of transformers.
+        dtype: of the floating-point tensors.
+    """
+    from transformers.core_model_loading import revert_weight_conversion
+    from transformers.modeling_utils import remove_tied_weights_from_state_dict
+
+    state = {name: tensor.detach() for name, tensor in lm.state_dict().items()}
+    state = revert_weight_conversion(lm, remove_tied_weights_from_state_dict(state, lm))
+    return {
+        name: tensor.to("cpu", dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
+        for name, tensor in state.items()
+    }
 
 
 def save_policy(pretrained: str | Path, weights: bytes | memoryview, folder: Path) -> None:
