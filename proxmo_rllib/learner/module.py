@@ -111,7 +111,7 @@ class CausalLMModule(TorchRLModule):
 
 
 def _remove_noise(lm: torch.nn.Module) -> None:
-    """Two passes over the same tokens must agree, since the surrogate compares them: no dropout, no jitter of routers."""
+    """Two passes over the same tokens must agree, since the surrogate compares them: no dropout, no jitter."""
     for module in lm.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0

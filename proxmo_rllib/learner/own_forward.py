@@ -97,8 +97,9 @@ class OwnForward:
             if getattr(output, "last_hidden_state", None) is not None:
                 seen.append((module, type(output)))
 
-        candidates = [m for m in (self.lm.base_model, self.lm.get_decoder()) if m is not None and m is not self.lm]
-        handles = [module.register_forward_hook(note) for module in dict.fromkeys(candidates)]
+        # The base model in most classes, its decoder in some, a child that has no name of its own in others.
+        candidates = dict.fromkeys((self.lm.base_model, self.lm.get_decoder(), *self.lm.children()))
+        handles = [m.register_forward_hook(note) for m in candidates if m is not None and m is not self.lm]
         try:
             with torch.no_grad():
                 self.lm(input_ids=self._probe(), use_cache=False)
