@@ -106,11 +106,65 @@ class WeightSync:
         from vllm.platforms import current_platform
 
         state = load_file(path)
+        model = self.model_runner.get_model()
+        if current_platform.is_cpu():
+            # Its kernels for experts read weights in an order of their own, into which vLLM brings them only when a
+            # kernel is set up; one that is there already would be given them as they are in the file.
+            for module in model.modules():
+                method = getattr(module, "quant_method", None)
+                if getattr(method, "moe_kernel", None) is not None:
+                    method.moe_kernel = None
+        if type(model).__name__ in _COPY_DIRECTLY:
+            _reload_whole(model, state)
+            return len(state)
         # The layerwise reload knows that linear layers are packed; model.load_weights does not.
         self.reload_weights(weights_iterator=iter(state.items()))
         if current_platform.is_cpu():
             # A tied LM head has a packed copy of its own, which the reload leaves at the old weights.
-            for module in self.model_runner.get_model().modules():
+            for module in model.modules():
                 if isinstance(module, VocabParallelEmbedding) and module.weight.numel():
                     module.quant_method.process_weights_after_loading(module)
         return len(state)
+
+
+# Models whose `load_weights` copies into some parameters itself. The layerwise reload has those on the device "meta"
+# meanwhile and does not see the copy: the old weights would stay, without a word.
+_COPY_DIRECTLY = ("GptOssForCausalLM",)
+
+
+def _reload_whole(model: Any, state: dict[str, Any]) -> None:
+    """Loads as at the start, into parameters of the checkpoint's form, and copies what comes of it into the kernels'.
+
+    Needs the memory of a second copy of the weights meanwhile.
+    """
+    import torch
+    from vllm.model_executor.layers.quantization.base_config import QuantizeMethodBase
+    from vllm.model_executor.model_loader.reload.layerwise import (
+        _copy_and_restore_kernel_tensors,
+        _place_kernel_tensors,
+        get_layerwise_info,
+    )
+    from vllm.model_executor.model_loader.reload.meta import materialize_layer, restore_layer_on_meta
+    from vllm.model_executor.model_loader.reload.utils import get_layer_params_buffers
+
+    with torch.no_grad():
+        for layer in model.modules():
+            info = get_layerwise_info(layer)
+            info.kernel_tensors = get_layer_params_buffers(layer)
+            info.kernel_non_persistent_buffers = set(layer._non_persistent_buffers_set)
+            restore_layer_on_meta(layer, info)
+            materialize_layer(layer, info)
+        loaded = model.load_weights(iter(state.items()))
+        for prefix, layer in model.named_modules():
+            info = get_layerwise_info(layer)
+            own = {f"{prefix}.{name}" for name, _ in layer.named_parameters(recurse=False)}
+            if not own & loaded:
+                _place_kernel_tensors(layer, info)
+            elif not own <= loaded:
+                raise RuntimeError(f"{prefix}: {sorted(own - loaded)} got no weights, while others of the layer did.")
+            else:
+                method = getattr(layer, "quant_method", None)
+                if isinstance(method, QuantizeMethodBase):
+                    method.process_weights_after_loading(layer)
+                _copy_and_restore_kernel_tensors(layer, info)
+            info.reset()

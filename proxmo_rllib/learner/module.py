@@ -12,7 +12,8 @@ from torch.utils.checkpoint import checkpoint
 
 from proxmo_rllib.learner import columns
 from proxmo_rllib.learner.own_forward import OwnForward
-from proxmo_rllib.policies.loading import checkpoint_tensors, load_causal_lm
+from proxmo_rllib.policies.checkpoint_names import checkpoint_tensors
+from proxmo_rllib.policies.loading import load_causal_lm
 
 # Logits in memory at once, elements: 64 Mi float32 are 256 MiB.
 _MAX_LOGITS = 64 * 2**20

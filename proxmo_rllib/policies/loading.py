@@ -83,27 +83,6 @@ def max_positions(pretrained: str | Path) -> int | None:
     return positions
 
 
-def checkpoint_tensors(lm: Any, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """A model's tensors as its checkpoint holds them: parameters and buffers, tied ones once, on the CPU.
-
-    Transformers keeps some tensors in another form than the files that it loads (the experts of a layer are one
-    tensor), and turns them back when it saves; so does this.
-
-    Args:
-        lm: a causal LM of transformers.
-        dtype: of the floating-point tensors.
-    """
-    from transformers.core_model_loading import revert_weight_conversion
-    from transformers.modeling_utils import remove_tied_weights_from_state_dict
-
-    state = {name: tensor.detach() for name, tensor in lm.state_dict().items()}
-    state = revert_weight_conversion(lm, remove_tied_weights_from_state_dict(state, lm))
-    return {
-        name: tensor.to("cpu", dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
-        for name, tensor in state.items()
-    }
-
-
 def save_policy(pretrained: str | Path, weights: bytes | memoryview, folder: Path) -> None:
     """Writes a folder that transformers and vLLM load: the config and tokenizer of `pretrained` with new weights.
 

@@ -1,0 +1,99 @@
+"""Between a model's tensors in transformers and those in its checkpoint: names, forms, ties.
+
+Transformers renames and merges tensors when it loads (the experts of a layer become one tensor, a model with pictures
+gives up all but its text) and turns them back when it saves. All that leans on how it does so stands here, written for
+transformers 5.16 to 5.19.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A checkpoint's names beside a model's.
+
+    Attributes:
+        part_of: the checkpoint's names that the model loads.
+        foreign: those that it does not.
+        missing: the model's names that nothing in the checkpoint fills.
+        tied: the checkpoint's names whose tensor in the model is another one (an LM head that is the embedding), and
+            the name of that.
+    """
+
+    part_of: frozenset[str]
+    foreign: frozenset[str]
+    missing: tuple[str, ...]
+    tied: Mapping[str, str]
+
+
+def model_without_weights(config: Any) -> Any:
+    """The causal LM of a config, on the device "meta": names and shapes, no memory."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
+
+
+def compare_names(names: Iterable[str], lm: Any) -> Comparison:
+    """Which of a checkpoint's names a model loads.
+
+    Args:
+        names: in the checkpoint.
+        lm: a causal LM of transformers; may be without weights.
+    """
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+
+    mapping = get_model_conversion_mapping(lm)
+    renamings = [entry for entry in mapping if isinstance(entry, WeightRenaming)]
+    converters = [entry for entry in mapping if isinstance(entry, WeightConverter)]
+    targets = {pattern: entry.target_patterns for entry in converters for pattern in entry.source_patterns}
+    state = lm.state_dict()
+    part_of: set[str] = set()
+    foreign: set[str] = set()
+    tied: dict[str, str] = {}
+    unfilled = set(state)
+    source_of: dict[str, str] = {}
+    for name in names:
+        renamed, pattern = rename_source_key(name, renamings, converters, lm.base_model_prefix, state)
+        if renamed not in state:
+            foreign.add(name)
+            continue
+        part_of.add(name)
+        source_of.setdefault(renamed, name)
+        unfilled.discard(renamed)
+        if pattern is not None and len(targets[pattern]) > 1:
+            # One tensor of the checkpoint is several of the model: the others are named like the first.
+            first = targets[pattern][0]
+            unfilled -= {renamed.replace(first, other) for other in targets[pattern][1:]}
+    ties: dict[str, str] = dict(lm.all_tied_weights_keys)
+    for target, origin in ties.items():
+        if target in source_of and origin in source_of:
+            tied[source_of[target]] = source_of[origin]
+        unfilled.discard(target if origin in source_of else "")
+        unfilled.discard(origin if target in source_of else "")
+    return Comparison(frozenset(part_of), frozenset(foreign), tuple(sorted(unfilled)), tied)
+
+
+def checkpoint_tensors(lm: Any, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """A model's tensors as its checkpoint holds them: parameters and buffers, tied ones once, on the CPU.
+
+    Args:
+        lm: a causal LM of transformers.
+        dtype: of the floating-point tensors.
+    """
+    from transformers.core_model_loading import revert_weight_conversion
+    from transformers.modeling_utils import remove_tied_weights_from_state_dict
+
+    state = {name: tensor.detach() for name, tensor in lm.state_dict().items()}
+    state = revert_weight_conversion(lm, remove_tied_weights_from_state_dict(state, lm))
+    return {
+        name: tensor.to("cpu", dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
+        for name, tensor in state.items()
+    }

@@ -1,0 +1,128 @@
+"""A model's folder as it lies on disk: which files count, and what their headers say. Reads no weights.
+
+Folders come with more than one copy of their weights, with adapters beside them, half downloaded. What counts is what
+transformers loads: `model.safetensors`, or else the shards that `model.safetensors.index.json` lists.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Manifest = dict[str, tuple[int, ...]]
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+# What a run reads of a model on the hub; a second copy of the weights in another format stays where it is.
+DOWNLOADED = ("model*.safetensors", INDEX, "*.json", "*.txt", "*.model", "*.jinja", "*.py", "LICENSE*", "NOTICE*", "*.md")
+NOT_DOWNLOADED = ("*/*", "consolidated*", "*adapter*", "params.json", "onnx*")
+_LONGEST_HEADER = 100 << 20  # bytes; safetensors' own limit
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFolder:
+    """What a folder holds.
+
+    Attributes:
+        path: of the folder.
+        config: its config.json.
+        files: those with the weights that count.
+        tensors: names and shapes in them.
+        ignored: weight files that do not count: other copies, adapters.
+    """
+
+    path: Path
+    config: Mapping[str, Any]
+    files: tuple[Path, ...]
+    tensors: Mapping[str, tuple[int, ...]]
+    ignored: tuple[Path, ...]
+
+
+def read_model_folder(path: Path) -> ModelFolder:
+    """Reads a folder's config and the headers of its weights.
+
+    Raises:
+        ValueError: a file is missing, cut short or damaged; names it and the remedy.
+    """
+    config = _read_json(path / "config.json")
+    files, listed = _weight_files(path)
+    tensors: Manifest = {}
+    for file in files:
+        here = read_header(file)
+        missing = [name for name, shard in listed.items() if shard == file.name and name not in here]
+        if missing:
+            raise ValueError(
+                f"{file}: {INDEX} says that {missing[0]} is in it (and {len(missing) - 1} more), and it is not; "
+                "download the model again."
+            )
+        tensors.update({name: shape for name, shape in here.items() if not listed or listed.get(name) == file.name})
+    ignored = tuple(sorted(set(path.glob("*.safetensors")) - set(files)))
+    return ModelFolder(path, config, files, tensors, ignored)
+
+
+def read_header(file: Path) -> Manifest:
+    """Names and shapes in a safetensors file.
+
+    Raises:
+        ValueError: it is cut short, or no safetensors file.
+    """
+    size = file.stat().st_size
+    with file.open("rb") as opened:
+        start = opened.read(8)
+        length = int.from_bytes(start, "little")
+        if len(start) < 8 or not 2 <= length <= min(_LONGEST_HEADER, size - 8):
+            raise ValueError(_damaged(file, f"its {size:,} bytes are no safetensors file{_pointer(start)}"))
+        try:
+            header = json.loads(opened.read(length))
+            entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+            end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+            shapes = {name: tuple(entry["shape"]) for name, entry in entries.items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(_damaged(file, f"its header cannot be read ({error})")) from error
+    if size < 8 + length + end:
+        raise ValueError(_damaged(file, f"it has {size:,} of {8 + length + end:,} bytes"))
+    return shapes
+
+
+def _weight_files(path: Path) -> tuple[tuple[Path, ...], dict[str, str]]:
+    """The files that count, and the shard of each tensor if there is an index."""
+    if (path / SINGLE).is_file():
+        return (path / SINGLE,), {}
+    if (path / INDEX).is_file():
+        listed = _read_json(path / INDEX).get("weight_map")
+        if not isinstance(listed, dict) or not listed:
+            raise ValueError(f"{path / INDEX}: it has no weight_map; download the model again.")
+        files = tuple(path / name for name in sorted(set(listed.values())))
+        for file in files:
+            if not file.is_file():
+                raise ValueError(f"{file} is missing, and {INDEX} lists it; download the model again.")
+        return files, listed
+    others = sorted(file.name for suffix in ("safetensors", "bin", "gguf", "pt", "pth") for file in path.glob(f"*.{suffix}"))
+    there = f"; there is {', '.join(others[:3])}" if others else ""
+    raise ValueError(
+        f"{path} has neither {SINGLE} nor {INDEX}{there}. Load the model with transformers and write it with "
+        "save_pretrained(folder)."
+    )
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{file} is missing, so its folder is no Hugging Face model.") from None
+    except (ValueError, OSError) as error:
+        raise ValueError(_damaged(file, f"it cannot be read ({error})")) from error
+    if not isinstance(content, dict):
+        raise ValueError(_damaged(file, f"it holds a {type(content).__name__} and no object"))
+    return content
+
+
+def _pointer(start: bytes) -> str:
+    return " but a pointer of Git LFS: run `git lfs pull` in it" if start == b"version " else ""
+
+
+def _damaged(file: Path, reason: str) -> str:
+    return f"{file} is damaged: {reason}; download or save the model again."
