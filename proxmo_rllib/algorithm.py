@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 from ray.exceptions import RayActorError
 from ray.rllib.algorithms.algorithm import Algorithm
@@ -40,7 +39,9 @@ from proxmo_rllib.evaluation.panels import PanelResult, panel_assignments, summa
 from proxmo_rllib.inference.engine import EngineConfig, EngineDeadError
 from proxmo_rllib.inference.pool import InferencePool
 from proxmo_rllib.inference.weights import serialise
+from proxmo_rllib.learner.agreement import ProbeScores, WeightTransferError, check_transfer
 from proxmo_rllib.learner.training_data import GroupedTrainingData
+from proxmo_rllib.model_checks import check_model
 from proxmo_rllib.policies.loading import resolve_pretrained, save_policy
 from proxmo_rllib.rollouts import TaskSampler
 from proxmo_rllib.rollouts.environments import check_first_prompt, make_text_env, split_tasks
@@ -56,11 +57,7 @@ _MAX_ROUNDS = 3
 # Seconds for Ray to bring an environment runner back, when all of them are dead.
 _RUNNER_RESTART_S = 120.0
 # Tokens of the fixed prompt whose logprobs are compared after a weight transfer.
-_PROBE_TOKENS = 32
-
-
-class WeightTransferError(RuntimeError):
-    """An engine does not compute what the learner computes."""
+_PROBE_TOKENS = 256
 
 
 class ProxMO(Algorithm):
@@ -87,6 +84,7 @@ class ProxMO(Algorithm):
     @override(Algorithm)
     def setup(self, config: AlgorithmConfig) -> None:
         """Starts engines, environment runners and learners, side by side."""
+        check_model(self.config.pretrained or "", self.config.engine)
         self._probe_ids = check_first_prompt(self.config)
         if not ray.is_initialized():
             ray.init()  # not by the thread below, as it would be otherwise: Ray's processes end with the thread
@@ -261,30 +259,23 @@ class ProxMO(Algorithm):
 
     def _transfer_weights(self) -> None:
         """Hands the learner's weights to every engine and checks that they compute the same."""
-        weights, version, expected = self._from_first_learner(_export, self._probe_ids)
+        weights, version, probe = self._from_first_learner(_export, self._probe_ids)
         self.pool.update_weights(weights, version)
         self._policy_version = version
-        self._check_engines(np.asarray(expected), version)
+        self._check_engines(probe, version)
         self._each_runner_connects()
 
-    def _check_engines(self, expected: np.ndarray, version: int) -> None:
-        num_context = len(self._probe_ids) - len(expected)
+    def _check_engines(self, probe: ProbeScores, version: int) -> None:
+        num_context = len(self._probe_ids) - len(probe.exact)
         try:
             scores = self.pool.score(self._probe_ids, num_context)
         except (RayActorError, EngineDeadError):
             self.pool.restart_dead()
             scores = self.pool.score(self._probe_ids, num_context)
-        error = float(np.abs(scores - expected).max())
+        error = check_transfer(scores, probe, self.config.dtype, self.config.weight_check_tolerance, version)
         self.metrics.log_value("weight_transfer_error", error, reduce="max", window=1)
         self.metrics.log_value("policy_version", version, reduce="max", window=1)
         self.metrics.log_value("num_engine_restarts", self.pool.num_restarts, reduce="max", window=1)
-        if not error <= self.config.weight_tolerance():
-            raise WeightTransferError(
-                f"After the transfer of version {version} the logprobs of a fixed prompt differ by {error:.3g} between "
-                f"an engine and the learner; allowed are {self.config.weight_tolerance():.3g} for dtype="
-                f"{self.config.dtype!r}. The engine does not hold these weights, or computes the model differently; "
-                "if rounding explains it, set .inference(weight_check_tolerance=...)."
-            )
 
     def _from_first_learner(self, export: Any, *args: Any) -> Any:
         results = self.learner_group.foreach_learner(lambda learner: export(learner, *args))
@@ -414,13 +405,17 @@ class ProxMO(Algorithm):
         return PlacementGroupFactory(request.bundles + engines, strategy=resolved.placement_strategy)
 
 
-def _export(learner: Any, probe_ids: list[int]) -> tuple[Any, int, list[float]] | None:
+def _export(learner: Any, probe_ids: list[int]) -> tuple[Any, int, ProbeScores] | None:
     """In the learner's process: its weights (a reference), version, the probe's logprobs. None beyond the first."""
     if getattr(learner, "_learner_index", None) not in (None, 0):
         return None
     num_context = max(1, len(probe_ids) - _PROBE_TOKENS)
-    scores = learner.policy.score(probe_ids, num_context)
-    return ray.put(serialise(learner.policy.exported_weights())), learner.policy_version, scores.tolist()
+    policy = learner.policy
+    probe = ProbeScores(
+        trained=policy.score(probe_ids, num_context).numpy(),
+        exact=policy.score(probe_ids, num_context, exact=True).numpy(),
+    )
+    return ray.put(serialise(policy.exported_weights())), learner.policy_version, probe
 
 
 __all__ = ["ProxMO", "WeightTransferError"]

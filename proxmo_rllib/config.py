@@ -15,7 +15,7 @@ from ray.rllib.utils.annotations import override
 
 from env_wrappers.panels import Panel, find_panel
 from proxmo_rllib.advantages import ESTIMATORS, Estimator, default_options, validate_options
-from proxmo_rllib.config_checks import UNREAD, WEIGHT_CHECK_TOLERANCE, broken_rules, unread_settings
+from proxmo_rllib.config_checks import MAX_KL_TO_ENGINE, UNREAD, broken_rules, unread_settings
 
 # Settings of an environment that say where its data lies or how it is played, not what is played.
 _DATA_KEYS = ("games", "catalogue", "folder", "engine")
@@ -68,6 +68,7 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
         self.engine_kwargs: dict[str, Any] = {}
         self.engine_startup_timeout_s: float = 600.0
         self.weight_check_tolerance: float | None = None
+        self.max_kl_to_engine: float | None = None
         # prompting()
         self.context = "append"
         self.template = "bare"
@@ -168,6 +169,7 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
         engine_kwargs: Mapping[str, Any] = NotProvided,
         engine_startup_timeout_s: float = NotProvided,
         weight_check_tolerance: float | None = NotProvided,
+        max_kl_to_engine: float | None = NotProvided,
     ) -> Self:
         """Sets the inference engines.
 
@@ -183,7 +185,11 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
             engine_kwargs: passed to vLLM's `AsyncEngineArgs` as they are.
             engine_startup_timeout_s: seconds until a start-up without an answer is an error.
             weight_check_tolerance: after every weight transfer the logprobs of a fixed prompt in each engine may differ
-                from the learner's by this much. None: 1e-4 for float32, 0.5 for bfloat16.
+                from the learner's by this much. None: 1e-4 for float32; for bfloat16 three times what rounding does to
+                the learner's own, in the mean over the prompt.
+            max_kl_to_engine: KL divergence, in nats a token, that engine and learner may have before the first
+                optimizer step, when they hold the same weights; a larger one ends the run. None: 1e-5 for float32,
+                0.05 for bfloat16.
         """
         return self._set(
             engine=engine,
@@ -197,6 +203,7 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
             engine_kwargs=engine_kwargs,
             engine_startup_timeout_s=engine_startup_timeout_s,
             weight_check_tolerance=weight_check_tolerance,
+            max_kl_to_engine=max_kl_to_engine,
         )
 
     def prompting(
@@ -506,8 +513,6 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
             return self.panel
         return find_panel(name, **{key: self.env_config[key] for key in _DATA_KEYS if key in self.env_config})
 
-    def weight_tolerance(self) -> float:
-        """Largest difference between a logprob in an engine and in the learner after a weight transfer."""
-        if self.weight_check_tolerance is not None:
-            return self.weight_check_tolerance
-        return WEIGHT_CHECK_TOLERANCE[self.dtype]
+    def kl_to_engine_bound(self) -> float:
+        """Largest KL divergence, in nats a token, between engine and learner at the first on-policy step."""
+        return MAX_KL_TO_ENGINE[self.dtype] if self.max_kl_to_engine is None else self.max_kl_to_engine

@@ -14,8 +14,10 @@ from env_wrappers.prompting import TEMPLATES, Template
 from env_wrappers.prompting.parsing import STYLES
 
 ENGINES = ("vllm", "transformers")
-#: Logprobs of engine and learner may differ by this much, absolute, for one token (bf16 keeps 8 bits of mantissa).
-WEIGHT_CHECK_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.5}
+DTYPES = ("float32", "bfloat16")
+#: KL divergence of the learner from the engine at the first on-policy step, nats a token: rounding gives about a
+#: hundredth of it.
+MAX_KL_TO_ENGINE = {"float32": 1e-5, "bfloat16": 0.05}
 CONTEXTS = ("append", "window")
 OLD_LOGPROBS = ("engine", "learner")
 LOSS_WEIGHTINGS = ("token", "episode")
@@ -73,7 +75,7 @@ _TEXT = _instance("a text", str)
 RULES: Mapping[str, Rule] = {
     # policy()
     "pretrained": _or_none(_instance("a folder, a hub name or asset:NAME", str, Path)),
-    "dtype": _one_of(*WEIGHT_CHECK_TOLERANCE),
+    "dtype": _one_of(*DTYPES),
     "gradient_checkpointing": _FLAG,
     "system_message": _or_none(_TEXT),
     # inference()
@@ -88,6 +90,7 @@ RULES: Mapping[str, Rule] = {
     "engine_kwargs": _instance("a dictionary of arguments of vLLM's AsyncEngineArgs", dict),
     "engine_startup_timeout_s": _positive(),
     "weight_check_tolerance": _or_none(_positive()),
+    "max_kl_to_engine": _or_none(_positive()),
     # prompting()
     "context": _one_of(*CONTEXTS),
     "template": Rule(

@@ -203,10 +203,10 @@ def test_no_settings_are_shared_between_configs():
     assert second.engine_kwargs == second.estimator_options == {}
 
 
-def test_the_tolerance_of_the_weight_check_follows_the_arithmetic():
-    assert valid().weight_tolerance() == 1e-4
-    assert valid().policy(dtype="bfloat16").weight_tolerance() == 0.5
-    assert valid().inference(weight_check_tolerance=0.01).weight_tolerance() == 0.01
+def test_what_engine_and_learner_may_differ_by_follows_the_arithmetic():
+    assert valid().kl_to_engine_bound() == 1e-5
+    assert valid().policy(dtype="bfloat16").kl_to_engine_bound() == 0.05
+    assert valid().inference(max_kl_to_engine=0.3).kl_to_engine_bound() == 0.3
 
 
 def test_a_trial_reserves_what_its_engines_need():

@@ -34,9 +34,11 @@ def validate(config: ProxMOConfig) -> None:
         ValueError: naming the setting, its value and the remedy.
         FileNotFoundError: data that the environment needs is not there.
     """
+    from proxmo_rllib.model_checks import check_model
     from proxmo_rllib.rollouts.environments import check_first_prompt
 
     config.validate()
+    check_model(config.pretrained or "", config.engine)
     check_first_prompt(config)
 
 
@@ -80,13 +82,24 @@ def dry_run(config: ProxMOConfig, policy_exists: bool = True) -> tuple[list[Chec
             checks.append(Check("first prompt", NOT_CHECKED, f"{words}; no tokenizer: {error}"))
     else:
         checks.append(Check("first prompt", NOT_CHECKED, f"{words}; the warm start makes the tokenizer"))
-    checks.append(Check("weights", NOT_CHECKED, f"{config.pretrained}, {config.dtype}: a dry run loads none"))
+    checks.append(_check_model(config, policy_exists))
     bundles = ProxMO.default_resource_request(config).bundles
     total = {name: sum(bundle.get(name, 0) for bundle in bundles) for bundle in bundles for name in bundle}
     used = [describe_resources({k: v for k, v in bundle.items() if v}) for bundle in bundles]
     shown = " + ".join(f"{used.count(text)} x ({text})" for text in dict.fromkeys(used))
     checks.append(Check("resources", OK, f"{describe_resources({k: v for k, v in total.items() if v})}: {shown}"))
     return checks, message
+
+
+def _check_model(config: ProxMOConfig, policy_exists: bool) -> Check:
+    from proxmo_rllib.model_checks import check_model
+
+    if not policy_exists:
+        return Check("model", NOT_CHECKED, "the warm start makes it")
+    found = check_model(config.pretrained or "", config.engine)
+    if found is None:
+        return Check("model", NOT_CHECKED, f"{config.pretrained} is not on this machine: a run fetches it first")
+    return Check("model", OK, f"{found}, {config.dtype}")
 
 
 def _check_panel(config: ProxMOConfig) -> Check:

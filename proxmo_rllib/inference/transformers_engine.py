@@ -18,7 +18,10 @@ from safetensors.torch import load_file
 
 from proxmo_rllib.inference.decode_batch import DecodeBatch, Request
 from proxmo_rllib.inference.engine import EngineConfig, EngineDeadError, check_request
-from proxmo_rllib.inference.weights import check_manifest, local_checkpoint, manifest_of_checkpoint, manifest_of_file
+from proxmo_rllib.inference.weights import check_manifest, manifest_of_checkpoint, manifest_of_file
+from proxmo_rllib.policies.checkpoint_names import load_checkpoint_tensors
+from proxmo_rllib.policies.loading import load_causal_lm
+from proxmo_rllib.policies.model_folder import local_model
 from proxmo_rllib.types import Completion, SamplingParams
 
 logger = logging.getLogger(__name__)
@@ -30,16 +33,15 @@ class TransformersEngine:
     """See `Engine`. One thread owns the model; callers only queue."""
 
     def __init__(self, config: EngineConfig, version: int = 0) -> None:
-        from transformers import AutoModelForCausalLM
-
-        folder = local_checkpoint(config.model)
+        folder = local_model(config.model)
         self._manifest = manifest_of_checkpoint(folder)
         self._config = config
         self._device = torch.device("cuda" if config.num_gpus else "cpu")
         if self._device.type == "cpu":
             torch.set_num_threads(config.threads)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, config.dtype))
-        self._model = model.to(self._device).eval().requires_grad_(False)
+        model = load_causal_lm(folder).to(self._device, getattr(torch, config.dtype))
+        self._model = model.requires_grad_(False)
+        self._vocab_size = int(model.config.get_text_config().vocab_size)
         self._version = version
         self._seeds = torch.Generator().manual_seed(config.seed)
         self._batch = DecodeBatch(self._model, self._device)
@@ -57,7 +59,7 @@ class TransformersEngine:
 
     async def generate(self, prompt_ids: Sequence[int] | np.ndarray, params: SamplingParams) -> Completion:
         ids = np.asarray(prompt_ids)
-        check_request(ids, params.max_tokens, self._model.config.vocab_size, self._config.max_model_len)
+        check_request(ids, params.max_tokens, self._vocab_size, self._config.max_model_len)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Completion] = loop.create_future()
         request = Request(ids.tolist(), params, self._generator(params.seed), _deliverer(loop, future))
@@ -69,7 +71,7 @@ class TransformersEngine:
 
     async def score(self, token_ids: Sequence[int] | np.ndarray, num_context: int) -> np.ndarray:
         ids = np.asarray(token_ids)
-        check_request(ids, 1, self._model.config.vocab_size, self._config.max_model_len)
+        check_request(ids, 1, self._vocab_size, self._config.max_model_len)
         if not 1 <= num_context <= len(ids):
             raise ValueError(f"num_context={num_context}: must be between 1 and the number of tokens, {len(ids)}.")
         return await asyncio.to_thread(self._score, ids, num_context)
@@ -138,8 +140,7 @@ class TransformersEngine:
         self._require_alive()
         with self._turn:
             try:
-                # A tied LM head is no key of the file, and is the embedding itself in the model.
-                self._model.load_state_dict(load_file(path, device=str(self._device)), strict=False)
+                load_checkpoint_tensors(self._model, load_file(path))
             except Exception as error:
                 self._die(f"loading weights of version {version} broke half-way: {error}")
                 raise EngineDeadError(f"Transformers engine: {self._dead}.") from error

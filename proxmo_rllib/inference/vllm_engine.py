@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ import numpy as np
 
 from proxmo_rllib.inference import vllm_internals as internals
 from proxmo_rllib.inference.engine import EngineConfig, EngineDeadError, check_request
-from proxmo_rllib.inference.weights import check_manifest, local_checkpoint, manifest_of_checkpoint, manifest_of_file
+from proxmo_rllib.inference.own_log import OwnLog
+from proxmo_rllib.inference.weights import check_manifest, manifest_of_checkpoint, manifest_of_file
+from proxmo_rllib.policies.model_folder import files_that_count, local_model, read_model_folder
 from proxmo_rllib.types import Completion, SamplingParams
 
 
@@ -31,11 +34,17 @@ class VLLMEngine:
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        folder = local_checkpoint(config.model)
+        folder = local_model(config.model)
         self._manifest = manifest_of_checkpoint(folder)
+        self._scratch = tempfile.TemporaryDirectory(prefix="proxmo_model_")
+        served = files_that_count(read_model_folder(folder), Path(self._scratch.name))
         self._config = config
-        arguments = {**engine_arguments(config, str(folder)), **config.engine_kwargs}
-        self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+        self._log = OwnLog()
+        arguments = {**engine_arguments(config, str(served)), **config.engine_kwargs}
+        try:
+            self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+        except Exception as error:
+            raise EngineDeadError(f"vLLM did not start: {_words(error)}{self._log.cause()}") from error
         self._vocab_size = int(self._llm.model_config.get_vocab_size())
         self._version = version
         self._stamped = False
@@ -101,11 +110,12 @@ class VLLMEngine:
         try:
             await self._llm.check_health()
         except VLLMDeadError as error:
-            raise EngineDeadError("vLLM's EngineCore process is dead; its log says why.") from error
+            raise EngineDeadError(self._dead()) from error
 
     def close(self) -> None:
         self._broken = self._broken or "it was closed"
         self._llm.shutdown()
+        self._scratch.cleanup()
 
     async def _run(self, ids: np.ndarray, **sampling: Any) -> Any:
         """One request to the end. Returns vLLM's RequestOutput."""
@@ -133,7 +143,7 @@ class VLLMEngine:
             async for partial in self._llm.generate(tokens_input(ids.tolist()), parameters, str(next(self._numbers))):
                 output = partial  # the only one
         except VLLMDeadError as error:
-            raise EngineDeadError("vLLM's EngineCore process is dead; its log says why.") from error
+            raise EngineDeadError(self._dead()) from error
         # Callers in other processes may have no vLLM to read its exceptions with.
         except VLLMClientError as error:
             raise ValueError(f"vLLM refused the request: {error}") from error
@@ -141,11 +151,19 @@ class VLLMEngine:
             raise RuntimeError(f"vLLM broke over the request: {error.__cause__!r}") from error
         return output
 
+    def _dead(self) -> str:
+        return f"vLLM's EngineCore process is dead.{self._log.cause()}"
+
     async def _stamp(self) -> None:
         """Tells EngineCore the first version, which the constructor could not await."""
         if not self._stamped:
             await self._llm.update_weight_version(str(self._version))
             self._stamped = True
+
+
+def _words(error: Exception) -> str:
+    """The error's own words on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def engine_arguments(config: EngineConfig, folder: str) -> dict[str, Any]:

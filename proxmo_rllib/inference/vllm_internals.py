@@ -112,7 +112,7 @@ class WeightSync:
             # kernel is set up; one that is there already would be given them as they are in the file.
             for module in model.modules():
                 method = getattr(module, "quant_method", None)
-                if getattr(method, "moe_kernel", None) is not None:
+                if method is not None and getattr(method, "moe_kernel", None) is not None:
                     method.moe_kernel = None
         if type(model).__name__ in _COPY_DIRECTLY:
             _reload_whole(model, state)

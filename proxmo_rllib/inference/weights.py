@@ -19,7 +19,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load
 
-Manifest = dict[str, tuple[int, ...]]
+from proxmo_rllib.policies.checkpoint_names import compare_names, model_without_weights
+from proxmo_rllib.policies.model_folder import Manifest, read_model_folder
 
 DTYPE_NAMES = {
     torch.float64: "F64",
@@ -33,7 +34,6 @@ DTYPE_NAMES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-TIED = "lm_head.weight"
 
 
 class WeightsMismatchError(ValueError):
@@ -112,34 +112,17 @@ def manifest_of_file(path: str | Path) -> Manifest:
         return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no iterator)
 
 
-def local_checkpoint(model: str) -> Path:
-    """Folder of a checkpoint given by path or by its name on the Hugging Face hub (fetched if it is not cached)."""
-    folder = Path(model)
-    if folder.is_dir():
-        return folder
-    if folder.is_absolute() or model.startswith((".", "~")):
-        raise FileNotFoundError(f"Model folder {model} does not exist.")
-    from huggingface_hub import snapshot_download
-
-    return Path(snapshot_download(model, allow_patterns=["*.safetensors", "*.json", "*.txt", "*.model"]))
-
-
 def manifest_of_checkpoint(folder: Path) -> Manifest:
-    """Names and shapes that a weight transfer must bring: the checkpoint's, without a tied LM head.
+    """Names and shapes that a weight transfer must bring: what transformers loads of the checkpoint, tied tensors once.
 
     Raises:
-        FileNotFoundError: the folder has no safetensors weights or no config.json.
+        ValueError: the folder is no whole model; see `read_model_folder`.
     """
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise FileNotFoundError(f"No *.safetensors in {folder}: save the model with model.save_pretrained(folder).")
-    manifest: Manifest = {}
-    for file in files:
-        manifest.update(manifest_of_file(file))
-    config = json.loads((folder / "config.json").read_text())
-    if config.get("tie_word_embeddings", False):
-        manifest.pop(TIED, None)
-    return manifest
+    from transformers import AutoConfig
+
+    tensors = read_model_folder(folder).tensors
+    names = compare_names(tensors, model_without_weights(AutoConfig.from_pretrained(folder)))
+    return {name: tensors[name] for name in names.part_of - names.tied.keys()}
 
 
 def check_manifest(given: Manifest, expected: Manifest) -> None:

@@ -22,6 +22,7 @@ from ray.rllib.utils.annotations import override
 
 from proxmo_rllib.learner import columns
 from proxmo_rllib.learner.advantages_connector import ProxMOAdvantages
+from proxmo_rllib.learner.agreement import check_on_policy
 from proxmo_rllib.learner.losses import TokenLoss, clipped_surrogate
 from proxmo_rllib.learner.module import CausalLMModule
 from proxmo_rllib.learner.token_batches import TokenBatches, split_by_token_budget, take_rows
@@ -40,6 +41,8 @@ class ProxMOLearner(TorchLearner):
         super().build()
         self._num_optimizer_steps = 0
         self._num_skipped_in_a_row = 0
+        self._on_policy = False  # the weights are still those of the engine that sampled the batch
+        self._has_checked_engine = False
         self._sums: dict[str, float] = defaultdict(float)
         for connector in self._connectors():
             self._learner_connector.append(connector)
@@ -80,6 +83,7 @@ class ProxMOLearner(TorchLearner):
         self._add_fixed_logprobs(batch)
         count = len(batch[columns.LENGTHS])
         steps = min(self.config.num_minibatches, int(self._reduce(count, "MIN")))
+        self._on_policy = True
         generator = torch.Generator().manual_seed((self.config.seed or 0) * 100_003 + self._num_optimizer_steps)
         for _ in range(num_epochs):
             for rows in torch.tensor_split(torch.randperm(count, generator=generator), steps):
@@ -126,6 +130,9 @@ class ProxMOLearner(TorchLearner):
                 loss.backward()
             total += float(loss.detach())
         self.metrics.log_value((DEFAULT_MODULE_ID, "num_micro_batches"), len(micro_batches), reduce="sum")
+        if self._on_policy and "kl_to_engine" in self._sums:
+            self._check_engine(weight)
+        self._on_policy = False
         self._step(weight)
         return {}, {DEFAULT_MODULE_ID: total}, {}
 
@@ -149,7 +156,7 @@ class ProxMOLearner(TorchLearner):
         if config.old_logprobs == "learner":
             # The engine's distribution differs from ours by rounding; truncated importance weights correct for it.
             importance = (old - batch[columns.BEHAVIOUR_LOGPROBS][mask]).exp().clamp(max=2.0)
-        return clipped_surrogate(
+        loss = clipped_surrogate(
             outputs[columns.LOGPROBS],
             old,
             batch[columns.ADVANTAGES][mask],
@@ -162,6 +169,22 @@ class ProxMOLearner(TorchLearner):
             reference_logprobs=batch[columns.REFERENCE_LOGPROBS][mask] if config.kl_coef > 0 else None,
             importance=importance,
         )
+        if self._on_policy:
+            to_engine = outputs[columns.LOGPROBS].detach() - batch[columns.BEHAVIOUR_LOGPROBS][mask]
+            weights = batch[columns.LOSS_WEIGHTS][mask]
+            loss.parts["kl_to_engine"] = (weights * (to_engine.exp() - 1.0 - to_engine)).sum()
+        return loss
+
+    def _check_engine(self, weight: float) -> None:
+        """Ends the run before its first step if engine and learner have different distributions for one policy."""
+        if self._has_checked_engine:
+            return
+        kl = self._reduce(self._sums["kl_to_engine"], "SUM") / weight
+        self._has_checked_engine = True
+        config: Any = self.config
+        lm = self.policy.lm
+        learner = f"{type(lm).__name__}, {lm.config._attn_implementation} attention, {config.dtype}"
+        check_on_policy(kl, config.kl_to_engine_bound(), f"{config.engine}, {config.dtype}", learner)
 
     def _step(self, weight: float) -> None:
         """Clips, checks and applies the gradient."""

@@ -45,7 +45,7 @@ class CausalLMModule(TorchRLModule):
 
     @override(TorchRLModule)
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, torch.Tensor]:
-        logprobs, entropy = self._logprobs(self._policy, batch, self._temperature)
+        logprobs, entropy = self._logprobs(self._policy, batch, self._temperature, self._autocast_dtype)
         return {columns.LOGPROBS: logprobs, columns.ENTROPY: entropy}
 
     @override(TorchRLModule)
@@ -57,35 +57,36 @@ class CausalLMModule(TorchRLModule):
         """Logprobs under the frozen initial policy, float32 [tokens]."""
         if self._frozen is None:
             raise RuntimeError("There is no reference model; it is loaded when kl_coef > 0.")
-        return self._logprobs(self._frozen, batch, self._temperature)[0]
+        return self._logprobs(self._frozen, batch, self._temperature, self._autocast_dtype)[0]
 
     @torch.no_grad()
-    def score(self, token_ids: list[int], num_context: int) -> torch.Tensor:
+    def score(self, token_ids: list[int], num_context: int, *, exact: bool = False) -> torch.Tensor:
         """Logprobs at temperature 1 of the tokens after the context, float32 [tokens]: what engines say too.
 
         They take the same way as those of the loss.
+
+        Args:
+            token_ids: a sequence.
+            num_context: tokens at its start that are given.
+            exact: in float32 throughout, whatever `dtype` says.
         """
         ids = torch.tensor([token_ids], device=next(self.lm.parameters()).device)
         mask = torch.zeros_like(ids, dtype=torch.bool)
         mask[:, num_context:] = True
         batch = {columns.TOKEN_IDS: ids, columns.LOSS_MASK: mask}
-        return self._logprobs(self._policy, batch, temperature=1.0)[0].cpu()
+        dtype = None if exact else self._autocast_dtype
+        return self._logprobs(self._policy, batch, 1.0, dtype)[0].cpu()
 
     def _logprobs(
-        self, model: OwnForward, batch: dict[str, Any], temperature: float
+        self, model: OwnForward, batch: dict[str, Any], temperature: float, autocast: torch.dtype | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         token_ids = batch[columns.TOKEN_IDS]
         # Token t is predicted by the hidden state at t - 1. Sequences are padded on the right, so that under the causal
         # mask no real token sees padding, and no attention mask is needed.
         chosen = batch[columns.LOSS_MASK][:, 1:]
-        with self._autocast(token_ids.device):
+        with _autocast(token_ids.device, autocast):
             hidden = model.hidden(token_ids)[:, :-1][chosen]
             return _in_parts(model, hidden, token_ids[:, 1:][chosen], temperature)
-
-    def _autocast(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-        if self._autocast_dtype is None:
-            return contextlib.nullcontext()
-        return torch.autocast(device.type, dtype=self._autocast_dtype)
 
     def exported_weights(self) -> dict[str, torch.Tensor]:
         """The policy's tensors under their checkpoint's names, tied ones once, in the engines' dtype."""
@@ -119,6 +120,12 @@ def _remove_noise(lm: torch.nn.Module) -> None:
         for name, value in vars(module).items():
             if isinstance(value, float) and ("dropout" in name or "jitter" in name):
                 setattr(module, name, 0.0)
+
+
+def _autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.AbstractContextManager[Any]:
+    if dtype is None:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=dtype)
 
 
 def _in_parts(

@@ -22,11 +22,13 @@ class Comparison:
         part_of: the checkpoint's names that the model loads.
         foreign: those that it does not.
         missing: the model's names that nothing in the checkpoint fills.
+        shapes: in the model, of those that it loads as they are.
         tied: the checkpoint's names whose tensor in the model is another one (an LM head that is the embedding), and
             the name of that.
     """
 
     part_of: frozenset[str]
+    shapes: Mapping[str, tuple[int, ...]]
     foreign: frozenset[str]
     missing: tuple[str, ...]
     tied: Mapping[str, str]
@@ -56,6 +58,7 @@ def compare_names(names: Iterable[str], lm: Any) -> Comparison:
     targets = {pattern: entry.target_patterns for entry in converters for pattern in entry.source_patterns}
     state = lm.state_dict()
     part_of: set[str] = set()
+    shapes: dict[str, tuple[int, ...]] = {}
     foreign: set[str] = set()
     tied: dict[str, str] = {}
     unfilled = set(state)
@@ -68,7 +71,9 @@ def compare_names(names: Iterable[str], lm: Any) -> Comparison:
         part_of.add(name)
         source_of.setdefault(renamed, name)
         unfilled.discard(renamed)
-        if pattern is not None and len(targets[pattern]) > 1:
+        if pattern is None:
+            shapes[name] = tuple(state[renamed].shape)
+        elif len(targets[pattern]) > 1:
             # One tensor of the checkpoint is several of the model: the others are named like the first.
             first = targets[pattern][0]
             unfilled -= {renamed.replace(first, other) for other in targets[pattern][1:]}
@@ -78,7 +83,13 @@ def compare_names(names: Iterable[str], lm: Any) -> Comparison:
             tied[source_of[target]] = source_of[origin]
         unfilled.discard(target if origin in source_of else "")
         unfilled.discard(origin if target in source_of else "")
-    return Comparison(frozenset(part_of), frozenset(foreign), tuple(sorted(unfilled)), tied)
+    return Comparison(frozenset(part_of), shapes, frozenset(foreign), tuple(sorted(unfilled)), tied)
+
+
+def load_checkpoint_tensors(lm: Any, state: dict[str, torch.Tensor]) -> None:
+    """Gives a model the tensors of `checkpoint_tensors`, on any device."""
+    loaded = type(lm).from_pretrained(None, config=lm.config, state_dict=state, dtype=lm.dtype)
+    lm.load_state_dict(loaded.state_dict())
 
 
 def checkpoint_tensors(lm: Any, dtype: torch.dtype) -> dict[str, torch.Tensor]:

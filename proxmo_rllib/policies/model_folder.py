@@ -17,7 +17,18 @@ Manifest = dict[str, tuple[int, ...]]
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 # What a run reads of a model on the hub; a second copy of the weights in another format stays where it is.
-DOWNLOADED = ("model*.safetensors", INDEX, "*.json", "*.txt", "*.model", "*.jinja", "*.py", "LICENSE*", "NOTICE*", "*.md")
+DOWNLOADED = (
+    "model*.safetensors",
+    INDEX,
+    "*.json",
+    "*.txt",
+    "*.model",
+    "*.jinja",
+    "*.py",
+    "LICENSE*",
+    "NOTICE*",
+    "*.md",
+)
 NOT_DOWNLOADED = ("*/*", "consolidated*", "*adapter*", "params.json", "onnx*")
 _LONGEST_HEADER = 100 << 20  # bytes; safetensors' own limit
 
@@ -100,7 +111,9 @@ def _weight_files(path: Path) -> tuple[tuple[Path, ...], dict[str, str]]:
             if not file.is_file():
                 raise ValueError(f"{file} is missing, and {INDEX} lists it; download the model again.")
         return files, listed
-    others = sorted(file.name for suffix in ("safetensors", "bin", "gguf", "pt", "pth") for file in path.glob(f"*.{suffix}"))
+    others = sorted(
+        file.name for suffix in ("safetensors", "bin", "gguf", "pt", "pth") for file in path.glob(f"*.{suffix}")
+    )
     there = f"; there is {', '.join(others[:3])}" if others else ""
     raise ValueError(
         f"{path} has neither {SINGLE} nor {INDEX}{there}. Load the model with transformers and write it with "
@@ -126,3 +139,51 @@ def _pointer(start: bytes) -> str:
 
 def _damaged(file: Path, reason: str) -> str:
     return f"{file} is damaged: {reason}; download or save the model again."
+
+
+def local_model(model: str | Path) -> Path:
+    """Folder of a model given by path or by its name on the Hugging Face hub; fetched, as far as a run reads it.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+    """
+    folder = Path(model)
+    if folder.is_dir():
+        return folder
+    if folder.is_absolute() or str(model).startswith((".", "~")):
+        raise FileNotFoundError(f"Model folder {model} does not exist.")
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(str(model), allow_patterns=list(DOWNLOADED), ignore_patterns=list(NOT_DOWNLOADED)))
+
+
+def cached_model(model: str | Path) -> Path | None:
+    """The folder of a model that is on this machine already, with its weights; None if a run would have to fetch it."""
+    folder = Path(model)
+    if folder.is_dir():
+        return folder
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        cached = Path(snapshot_download(str(model), local_files_only=True))
+    except (LocalEntryNotFoundError, ValueError):
+        return None
+    return cached if any((cached / name).exists() for name in (SINGLE, INDEX)) else None
+
+
+def files_that_count(model: ModelFolder, scratch: Path) -> Path:
+    """A folder with the model's files and no weights but those that count; the model's own where that is the case.
+
+    vLLM reads every safetensors file that it finds.
+
+    Args:
+        model: the folder.
+        scratch: empty; links to the files are made in it.
+    """
+    if not model.ignored:
+        return model.path
+    for file in model.path.iterdir():
+        if file not in model.ignored and file.name != "adapter_config.json":
+            (scratch / file.name).symlink_to(file.resolve())
+    return scratch

@@ -13,12 +13,12 @@ from proxmo_rllib.inference.weights import (
     WeightsMismatchError,
     check_manifest,
     deserialise,
-    local_checkpoint,
     manifest_of_blob,
     manifest_of_checkpoint,
     manifest_of_file,
     serialise,
 )
+from proxmo_rllib.policies.model_folder import local_model
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.uint8, torch.bool]
 TENSORS = st.dictionaries(
@@ -87,7 +87,10 @@ def test_bytes_that_are_no_safetensors_are_refused() -> None:
 
 
 def test_a_folder_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="save_pretrained"):
+    with pytest.raises(ValueError, match=r"config\.json is missing"):
+        manifest_of_checkpoint(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match="save_pretrained"):
         manifest_of_checkpoint(tmp_path)
     with pytest.raises(FileNotFoundError, match="does not exist"):
-        local_checkpoint(str(tmp_path / "none"))
+        local_model(str(tmp_path / "none"))

@@ -67,6 +67,8 @@ def config(tiny_policy: Path) -> ProxMOConfig:
         ProxMOConfig()
         .environment("env_wrappers/ALFWorld-v0")
         .policy(pretrained=tiny_policy)
+        # The episodes are made up: no engine sampled them.
+        .inference(max_kl_to_engine=1e6)
         .training(group_size=3, num_groups=2, lr=1e-3, grad_clip=None)
     )
 
