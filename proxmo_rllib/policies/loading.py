@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from proxmo_rllib.policies.attention import choose_attention
+from proxmo_rllib.policies.model_folder import SINGLE, copy_all_but_weights, local_model
 
 ASSETS = Path(__file__).parent / "assets"
 _ASSET_PREFIX = "asset:"
@@ -84,20 +86,37 @@ def max_positions(pretrained: str | Path) -> int | None:
 
 
 def save_policy(pretrained: str | Path, weights: bytes | memoryview, folder: Path) -> None:
-    """Writes a folder that transformers and vLLM load: the config and tokenizer of `pretrained` with new weights.
+    """Writes a folder that transformers and vLLM load: the files of `pretrained` as they are, with new weights.
+
+    Whoever serves it then stops at the same tokens, by the same template, under the same licence.
 
     Args:
-        pretrained: where config and tokenizer come from.
+        pretrained: where all but the weights comes from.
         weights: a whole safetensors file.
         folder: made if it is not there.
     """
-    from transformers import AutoConfig
-
     folder.mkdir(parents=True, exist_ok=True)
-    source = resolve_pretrained(pretrained)
-    AutoConfig.from_pretrained(source).save_pretrained(folder)
-    load_tokenizer(pretrained).save_pretrained(folder)
-    (folder / "model.safetensors").write_bytes(weights)
+    copy_all_but_weights(local_model(resolve_pretrained(pretrained)), folder)
+    (folder / SINGLE).write_bytes(weights)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    dtype = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}[_first_dtype(weights)]
+    (folder / "config.json").write_text(json.dumps(_with_dtype(config, dtype), indent=2) + "\n", encoding="utf-8")
+
+
+def _first_dtype(weights: bytes | memoryview) -> str:
+    """Of the first floating-point tensor, as safetensors names it."""
+    length = int.from_bytes(weights[:8], "little")
+    entries = json.loads(bytes(weights[8 : 8 + length]))
+    return next(entry["dtype"] for name, entry in entries.items() if name != "__metadata__" and "F" in entry["dtype"])
+
+
+def _with_dtype(config: dict[str, Any], dtype: str) -> dict[str, Any]:
+    """A config.json that says in which form the weights are, in the nested ones too."""
+    changed = {key: _with_dtype(value, dtype) if isinstance(value, dict) else value for key, value in config.items()}
+    if "model_type" in changed:
+        changed.pop("torch_dtype", None)  # the setting's older name
+        changed["dtype"] = dtype
+    return changed
 
 
 def _unreachable(pretrained: str | Path, error: Exception) -> str:

@@ -7,6 +7,7 @@ transformers loads: `model.safetensors`, or else the shards that `model.safetens
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,11 @@ DOWNLOADED = (
     "*.md",
 )
 NOT_DOWNLOADED = ("*/*", "consolidated*", "*adapter*", "params.json", "onnx*")
+# In a model's folder beside what is copied into a checkpoint: weights, other copies of them, what belongs to those.
+_OF_WEIGHTS = (
+    *("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.gguf", "*.pt", "*.pth", "*.h5"),
+    *("*.msgpack", "*.onnx", "*.onnx_data", "adapter_*", "params.json", ".*"),
+)
 _LONGEST_HEADER = 100 << 20  # bytes; safetensors' own limit
 
 
@@ -187,3 +193,19 @@ def files_that_count(model: ModelFolder, scratch: Path) -> Path:
         if file not in model.ignored and file.name != "adapter_config.json":
             (scratch / file.name).symlink_to(file.resolve())
     return scratch
+
+
+def copy_all_but_weights(source: Path, target: Path) -> None:
+    """Copies what makes a model besides its weights: config, generation config, tokenizer, templates, licence, code.
+
+    Args:
+        source: the model's folder.
+        target: another folder, which is there.
+    """
+    for file in sorted(source.iterdir()):
+        if any(file.match(pattern) for pattern in _OF_WEIGHTS):
+            continue
+        if file.is_file():
+            shutil.copyfile(file, target / file.name)
+        elif file.name == "additional_chat_templates":
+            shutil.copytree(file, target / file.name, dirs_exist_ok=True)
