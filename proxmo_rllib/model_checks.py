@@ -70,10 +70,11 @@ def _config(folder: ModelFolder) -> Any:
 def _without_weights(folder: ModelFolder, config: Any) -> Any:
     try:
         return model_without_weights(config)
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, AttributeError, AssertionError) as error:
         raise ValueError(
-            f"{folder.path}: model_type={config.model_type!r} is no causal language model of transformers "
-            f"({_first_line(error)}); take one whose architecture is named ...ForCausalLM."
+            f"{folder.path / 'config.json'}: transformers makes no causal language model of model_type="
+            f"{config.model_type!r} ({_first_line(error)}). Take one whose architecture is named ...ForCausalLM, or "
+            "mend the setting that it names."
         ) from error
 
 
