@@ -90,7 +90,7 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
         self.step_weight = 1.0
         self.estimator_options: dict[str, Any] = {}
         self.num_minibatches = 1
-        self.max_tokens_per_microbatch = 16384
+        self.max_tokens_per_microbatch: int | None = None
         self.loss_weighting = "token"
         self.clip_low = 0.2
         self.clip_high = 0.2
@@ -270,7 +270,7 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
         step_weight: float = NotProvided,
         estimator_options: Mapping[str, Any] = NotProvided,
         num_minibatches: int = NotProvided,
-        max_tokens_per_microbatch: int = NotProvided,
+        max_tokens_per_microbatch: int | None = NotProvided,
         loss_weighting: str = NotProvided,
         clip_low: float = NotProvided,
         clip_high: float = NotProvided,
@@ -295,6 +295,8 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
             estimator_options: further options of the estimator, by name.
             num_minibatches: optimizer steps an epoch over the iteration's sequences.
             max_tokens_per_microbatch: padded tokens of one forward pass; bounds memory, never changes the gradient.
+                None: what fits, measured on the model when it is loaded, at most 16,384; the metric
+                `learners/default_policy/tokens_per_microbatch` says it.
             loss_weighting: "token": every sampled token counts the same, and so a long episode more than a short one.
                 "episode": every episode counts the same. With a failure three times as long as a success the second
                 keeps failures from drowning the rest.

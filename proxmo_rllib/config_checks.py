@@ -118,7 +118,7 @@ RULES: Mapping[str, Rule] = {
     "step_weight": _number(0),
     "estimator_options": _instance("a dictionary of options of the estimator", dict),
     "num_minibatches": _whole(1),
-    "max_tokens_per_microbatch": _whole(1),
+    "max_tokens_per_microbatch": _or_none(_whole(1)),
     "clip_low": _number(0, 1),
     "clip_high": _number(0),
     "old_logprobs": _one_of(*OLD_LOGPROBS),

@@ -24,6 +24,7 @@ from proxmo_rllib.learner import columns
 from proxmo_rllib.learner.advantages_connector import ProxMOAdvantages
 from proxmo_rllib.learner.agreement import check_on_policy
 from proxmo_rllib.learner.losses import TokenLoss, clipped_surrogate
+from proxmo_rllib.learner.microbatch_size import choose_tokens_per_microbatch
 from proxmo_rllib.learner.module import CausalLMModule
 from proxmo_rllib.learner.token_batches import TokenBatches, split_by_token_budget, take_rows
 
@@ -44,8 +45,15 @@ class ProxMOLearner(TorchLearner):
         self._on_policy = False  # the weights are still those of the engine that sampled the batch
         self._has_checked_engine = False
         self._sums: dict[str, float] = defaultdict(float)
+        self._tokens_per_microbatch = self._choose_tokens_per_microbatch()
         for connector in self._connectors():
             self._learner_connector.append(connector)
+
+    def _choose_tokens_per_microbatch(self) -> int:
+        config: Any = self.config
+        if config.max_tokens_per_microbatch is not None:
+            return int(config.max_tokens_per_microbatch)
+        return choose_tokens_per_microbatch(self.policy, config.max_model_len, config.num_learners)
 
     def _connectors(self) -> list[Any]:
         config: Any = self.config
@@ -101,7 +109,7 @@ class ProxMOLearner(TorchLearner):
         for name, wanted in ((columns.OLD_LOGPROBS, recompute), (columns.REFERENCE_LOGPROBS, reference)):
             if wanted:
                 batch[name] = torch.zeros_like(batch[columns.BEHAVIOUR_LOGPROBS])
-        for rows in split_by_token_budget(batch[columns.LENGTHS], self.config.max_tokens_per_microbatch):
+        for rows in split_by_token_budget(batch[columns.LENGTHS], self._tokens_per_microbatch):
             # A boolean mask is read row by row in ascending order, and so the module's output must come.
             rows = rows.sort().values
             part = take_rows(batch, rows)
@@ -118,7 +126,7 @@ class ProxMOLearner(TorchLearner):
             optimizer.zero_grad(set_to_none=True)
         rows = dict(batch[DEFAULT_MODULE_ID])
         weight = self._reduce(float(rows[columns.LOSS_WEIGHTS][:, 1:].sum()), "SUM")
-        micro_batches = split_by_token_budget(rows[columns.LENGTHS], self.config.max_tokens_per_microbatch)
+        micro_batches = split_by_token_budget(rows[columns.LENGTHS], self._tokens_per_microbatch)
         # DistributedDataParallel averages the gradients of the learners, so that the sum needs their number again.
         scale = self._num_learners() / weight
         total = 0.0
@@ -129,7 +137,9 @@ class ProxMOLearner(TorchLearner):
                 loss = self.compute_losses(fwd_out=outputs, batch=part)[DEFAULT_MODULE_ID] * scale
                 loss.backward()
             total += float(loss.detach())
-        self.metrics.log_value((DEFAULT_MODULE_ID, "num_micro_batches"), len(micro_batches), reduce="sum")
+        key = DEFAULT_MODULE_ID
+        self.metrics.log_value((key, "num_micro_batches"), len(micro_batches), reduce="sum")
+        self.metrics.log_value((key, "tokens_per_microbatch"), self._tokens_per_microbatch, reduce="max", window=1)
         if self._on_policy and "kl_to_engine" in self._sums:
             self._check_engine(weight)
         self._on_policy = False
@@ -241,12 +251,17 @@ class ProxMOLearner(TorchLearner):
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
         state: dict[str, Any] = super().get_state(components, not_components=not_components, **kwargs)
         state["num_optimizer_steps"] = self._num_optimizer_steps
+        state["tokens_per_microbatch"] = self._tokens_per_microbatch
         return state
 
     @override(Learner)
     def set_state(self, state: dict[str, Any]) -> None:
         super().set_state(state)
         self._num_optimizer_steps = state.get("num_optimizer_steps", self._num_optimizer_steps)
+        if self.config.max_tokens_per_microbatch is None:
+            # As it was, so that the same sums are made in the same order; less if that does not fit here.
+            saved = state.get("tokens_per_microbatch", self._tokens_per_microbatch)
+            self._tokens_per_microbatch = min(self._tokens_per_microbatch, saved)
         # A restored optimizer brings the learning rate it was saved with; the config's is the one that counts, so that
         # a sweep can change it.
         if isinstance(self.config.lr, (int, float)):

@@ -77,6 +77,15 @@ class CausalLMModule(TorchRLModule):
         dtype = None if exact else self._autocast_dtype
         return self._logprobs(self._policy, batch, 1.0, dtype)[0].cpu()
 
+    def trunk(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """Hidden states of token ids [sequences, tokens], by the arithmetic of the loss: [sequences, tokens, width]."""
+        with _autocast(token_ids.device, self._autocast_dtype):
+            return self._policy.hidden(token_ids)
+
+    def most_logits(self, tokens: int) -> int:
+        """Logits that are in memory at once when so many tokens count."""
+        return min(tokens * self._policy.vocab_size, _MAX_LOGITS)
+
     def _logprobs(
         self, model: OwnForward, batch: dict[str, Any], temperature: float, autocast: torch.dtype | None
     ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,0 +1,113 @@
+"""Micro-batches fit the memory that there is, whatever the model."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from proxmo_rllib import ProxMOConfig
+from proxmo_rllib.learner import microbatch_size
+from proxmo_rllib.learner.microbatch_size import activation_bytes_per_token
+
+GIB = 1 << 30
+LITTLE = int(0.37 * GIB)  # room for some hundred tokens of the tiny policy
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return lambda size: monkeypatch.setattr(microbatch_size, "memory_of_machine", lambda: size)
+
+
+def test_a_small_model_takes_the_largest_and_says_so(
+    config: ProxMOConfig, tools: Any, machine: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine(24 * GIB)
+    with caplog.at_level(logging.INFO, "proxmo_rllib"):
+        learner = tools.build(config)
+    assert "Micro-batches have 16,384 tokens" in caplog.text
+    logged = tools.update(learner, tools.groups(2, 3))
+    assert logged["tokens_per_microbatch"] == 16384
+
+
+def test_less_memory_means_smaller_ones_and_the_same_gradient(config: ProxMOConfig, tools: Any, machine: Any) -> None:
+    machine(24 * GIB)
+    groups = tools.groups(6, 3, max_turns=12)
+    large = tools.build(config.training(num_groups=6))
+    machine(LITTLE)
+    small = tools.build(config)
+    few, many = (tools.update(learner, groups)["num_micro_batches"] for learner in (large, small))
+    assert few < many
+    for name, gradient in tools.gradients(large).items():
+        torch.testing.assert_close(tools.gradients(small)[name], gradient, atol=1e-6, rtol=1e-4)
+
+
+def test_too_little_for_one_sequence_is_said_with_the_remedy(
+    config: ProxMOConfig, tools: Any, machine: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine(LITTLE)
+    tools.build(config.inference(max_model_len=1000))
+    assert "A sequence of max_model_len=1000 tokens needs about" in caplog.text
+    assert "gradient_checkpointing=True" in caplog.text
+
+
+def test_a_number_that_is_set_counts(config: ProxMOConfig, tools: Any, machine: Any) -> None:
+    machine(1)
+    learner = tools.build(config.training(max_tokens_per_microbatch=777))
+    assert tools.update(learner, tools.groups(2, 3))["tokens_per_microbatch"] == 777
+
+
+def test_a_restored_learner_goes_on_with_the_saved_size(config: ProxMOConfig, tools: Any, machine: Any) -> None:
+    machine(LITTLE)
+    state = tools.build(config).get_state()
+    machine(24 * GIB)
+    restored = tools.build(config)
+    restored.set_state(state)
+    assert tools.update(restored, tools.groups(2, 3))["tokens_per_microbatch"] == state["tokens_per_microbatch"] < 16384
+
+
+def test_checkpointing_keeps_less(config: ProxMOConfig, tools: Any) -> None:
+    plain = tools.build(config)
+    saving = tools.build(config.policy(gradient_checkpointing=True))
+    assert activation_bytes_per_token(saving.policy, 1024) < 0.75 * activation_bytes_per_token(plain.policy, 1024)
+
+
+_MEASURE = """
+import resource, sys, torch
+from tests.learner.test_microbatch_size import build_wide
+from proxmo_rllib.learner import columns
+from proxmo_rllib.learner.microbatch_size import activation_bytes_per_token
+
+module = build_wide(sys.argv[1])
+tokens = int(sys.argv[2])
+expected = activation_bytes_per_token(module, 256) * tokens
+ids = torch.randint(300, (tokens // 256, 256))
+mask = torch.zeros_like(ids, dtype=torch.bool)
+mask[:, ::16] = True
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+module.forward_train({columns.TOKEN_IDS: ids, columns.LOSS_MASK: mask})[columns.LOGPROBS].sum().backward()
+print(expected, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
+"""
+
+
+def build_wide(folder: str) -> Any:
+    from tests.learner.test_model_families import build_module
+
+    return build_module(Path(folder), temperature=1.0)
+
+
+def test_what_is_expected_is_what_a_pass_takes(tmp_path: Path, repository: Path) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    LlamaForCausalLM(
+        LlamaConfig(vocab_size=300, hidden_size=256, intermediate_size=768, num_hidden_layers=8, num_attention_heads=4)
+    ).save_pretrained(tmp_path)
+    command = [sys.executable, "-c", _MEASURE, str(tmp_path), "8192"]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True)
+    expected, taken = map(float, done.stdout.split())
+    assert 0.5 * expected < taken < 1.2 * expected
