@@ -12,6 +12,7 @@ from proxmo_rllib.inference.support import quantisation, unsupported_by_transfor
 from proxmo_rllib.policies.checkpoint_names import Comparison, compare_names, model_without_weights
 from proxmo_rllib.policies.loading import load_tokenizer, resolve_pretrained
 from proxmo_rllib.policies.model_folder import ModelFolder, cached_model, read_model_folder
+from proxmo_rllib.policies.text_part import has_other_parts
 
 _ROWS = 4096  # of two matrices, compared at once
 
@@ -35,6 +36,7 @@ def check_model(pretrained: str | Path, engine: str) -> str | None:
     folder = read_model_folder(path)
     _refuse_quantised(folder)
     config = _config(folder)
+    _refuse_other_parts(folder, config)
     lm = _without_weights(folder, config)
     names = compare_names(folder.tensors, lm)
     _check_tensors(folder, names)
@@ -65,6 +67,15 @@ def _config(folder: ModelFolder) -> Any:
             f"{folder.path / 'config.json'}: model_type={folder.config.get('model_type')!r} cannot be read by "
             f"transformers {__version__}: {_first_line(error)}"
         ) from error
+
+
+def _refuse_other_parts(folder: ModelFolder, config: Any) -> None:
+    if has_other_parts(config):
+        raise ValueError(
+            f"{folder.path / 'config.json'}: model_type={config.model_type!r} is of a model that also sees or hears, "
+            f"and agents here read text. Write its text part, and train that: proxmo text-part {folder.path} --output "
+            "FOLDER"
+        )
 
 
 def _without_weights(folder: ModelFolder, config: Any) -> Any:

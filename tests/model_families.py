@@ -35,18 +35,6 @@ def _family(class_name: str, **own: Any) -> Callable[[int], Any]:
     return build
 
 
-def _nested(class_name: str, vision: Mapping[str, Any], text: Callable[[int], Any], **own: Any) -> Callable[[int], Any]:
-    """A model with pictures beside its text, as most of these are published: only its text is used here."""
-
-    def build(vocab_size: int) -> Any:
-        import transformers
-
-        inner = text(vocab_size).to_dict()
-        return getattr(transformers, class_name)(text_config=inner, vision_config=dict(vision), **own)
-
-    return build
-
-
 _MOE = {"moe_intermediate_size": 32, "num_experts_per_tok": 2}
 _QWEN3_5 = _family(
     "Qwen3_5TextConfig",
@@ -98,6 +86,61 @@ FAMILIES: Mapping[str, Callable[[int], Any]] = {
     "cohere": _family("CohereConfig", logit_scale=0.0625),
     "gpt_oss": _family("GptOssConfig", **HEADS, num_local_experts=4, num_experts_per_tok=2, sliding_window=8),
 }
+
+
+_TOWER = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+# Class, its config's class, family of its text, its tower for pictures, and settings: as most of these are published.
+WITH_TOWERS: Mapping[str, tuple[str, str, str, Mapping[str, Any], Mapping[str, Any]]] = {
+    "gemma3": (
+        "Gemma3ForConditionalGeneration",
+        "Gemma3Config",
+        "gemma3",
+        {"model_type": "siglip_vision_model", **_TOWER, "image_size": 28, "patch_size": 14},
+        {"mm_tokens_per_image": 4},
+    ),
+    "gemma4": (
+        "Gemma4ForConditionalGeneration",
+        "Gemma4Config",
+        "gemma4",
+        {**_TOWER, "num_key_value_heads": 2, "head_dim": 16},
+        {},
+    ),
+    "qwen3_5": (
+        "Qwen3_5ForConditionalGeneration",
+        "Qwen3_5Config",
+        "qwen3_5",
+        {
+            "depth": 1,
+            "hidden_size": 32,
+            "intermediate_size": 32,
+            "num_heads": 2,
+            "out_hidden_size": 64,
+            "num_position_embeddings": 16,
+        },
+        {},
+    ),
+    "ministral3": (
+        "Mistral3ForConditionalGeneration",
+        "Mistral3Config",
+        "ministral3",
+        {"model_type": "pixtral", **_TOWER, "image_size": 28, "patch_size": 14},
+        {},
+    ),
+}
+
+
+def save_with_tower(name: str, folder: Path, vocab_size: int) -> Any:
+    """Writes a tiny model of `WITH_TOWERS`, as `save_pretrained` does. Returns the model."""
+    import transformers
+
+    model_class, config_class, text, tower, settings = WITH_TOWERS[name]
+    inner = FAMILIES[text](vocab_size).to_dict()
+    config = getattr(transformers, config_class)(text_config=inner, vision_config=dict(tower), **settings)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = getattr(transformers, model_class)(config).eval()
+    model.save_pretrained(folder)
+    return model
 
 
 def save_family(name: str, folder: Path, vocab_size: int, *, seed: int = 0, scale: float = 1.0) -> Path:

@@ -15,6 +15,7 @@ COMMANDS = {
     "play": "play a task yourself, or watch an agent play it",
     "view": "read the recorded episodes of a run",
     "warm-start": "make a tiny policy by imitation, to start a training from",
+    "text-part": "write the text part of a model that also sees or hears, to train it",
     "tune": "search over settings of a tuned example with Ray Tune",
     "data": "get, check and pack the data of an environment",
     "doctor": "check the installation and the machine, and say what to do",
