@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from env_wrappers.alfworld.games import FileLibrary, Source, find_games, playable, read_game_file
+from env_wrappers.alfworld.games import FileLibrary, find_games, playable, read_game_file
 from env_wrappers.alfworld.oracle import solution
 from env_wrappers.alfworld.problem import GameError
 from env_wrappers.core import SPLITS
@@ -133,11 +133,4 @@ def _room_first(name: str) -> tuple[str, str]:
 def _lines(root: Path, names: Iterable[str]) -> Iterable[str]:
     for name in names:
         source = read_game_file(root / name)
-        yield json.dumps({"path": name, "task": _sentence(source, root / name), "pddl_problem": source.problem}) + "\n"
-
-
-def _sentence(source: Source, path: Path) -> str:
-    """The task without its full stop, which whoever reads the file sets."""
-    if not source.task.endswith("."):
-        raise GameError(f"The task of {path} is {source.task!r}, without a full stop; download it again.")
-    return source.task[:-1]
+        yield json.dumps({"path": name, "task": source.task, "pddl_problem": source.problem}) + "\n"

@@ -38,7 +38,7 @@ class Source:
     """What the official engine needs of a game beside the domain and the grammar of its package."""
 
     problem: str  # PDDL
-    task: str  # the instruction in words, with the full stop of the grammar
+    task: str  # the instruction in words, with one full stop, as the grammar of the package ends it
 
 
 class Library(ABC):
@@ -173,9 +173,7 @@ class FileLibrary(Library):
             )
         if self._archive:
             record = self._archive.read(name)
-            # The sentence of these records ends in a full stop, and the grammar sets another: as recorded from the
-            # official engine.
-            return Source(record["pddl_problem"], record["task"] + ".")
+            return Source(record["pddl_problem"], _sentence(record["task"]))
         return read_game_file(self._root / name)
 
 
@@ -280,4 +278,9 @@ def read_game_file(path: Path) -> Source:
     match = _TASK_LINE.search(grammar)
     if match is None:
         raise GameError(f"The grammar of {path} names no task ('Your task is to: ...'); download it again.")
-    return Source(problem, match[1])
+    return Source(problem, _sentence(match[1]))
+
+
+def _sentence(task: str) -> str:
+    """A task with one full stop: the official grammar sets it, and only some records repeat it."""
+    return task.rstrip(" .") + "."
