@@ -1,6 +1,7 @@
 """`proxmo play`: play a task in the terminal, or watch an agent play it.
 
     proxmo play env_wrappers/ALFWorld-v0
+    proxmo play my_module:MyEnv env_config.size=3
     proxmo play tuned_examples/quickstart.py --split valid_unseen
     proxmo play tuned_examples/quickstart.py --agent runs/quickstart-20260102-030405
     proxmo play env_wrappers/ALFWorld-v0 --task generated/valid_unseen/000003 --agent expert
@@ -98,7 +99,9 @@ def completing(choices: Sequence[str]) -> Any:
 def parse(argv: list[str]) -> argparse.Namespace:
     """Read and check the command line; exits with a message as argparse does."""
     parser = argparse.ArgumentParser(prog="proxmo play", description="Play a task, or watch an agent play it.")
-    parser.add_argument("env", metavar="ENV_ID|FILE.py", help="a Gymnasium id, or a tuned example")
+    parser.add_argument(
+        "env", metavar="ENV_ID|MODULE:NAME|FILE.py", help="a Gymnasium id, your class or function, or a tuned example"
+    )
     parser.add_argument("settings", nargs="*", metavar="key=value", help="what to change in the config")
     parser.add_argument("--task", metavar="ID", help="the task (default: one at random)")
     parser.add_argument("--split", default="train", help="where a random task comes from (default: train)")
@@ -136,6 +139,8 @@ def _config(arguments: argparse.Namespace) -> ProxMOConfig:
     if arguments.env.endswith(".py"):
         config = load_example(Path(arguments.env)).config
     else:
+        if str(Path.cwd()) not in sys.path:
+            sys.path.insert(0, str(Path.cwd()))  # as `python -m` does, so that a module in this folder is found
         config = ProxMOConfig().environment(arguments.env)
     apply_settings(config, arguments.settings)
     return config
