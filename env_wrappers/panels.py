@@ -12,12 +12,12 @@ import os
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import gymnasium
 
 from env_wrappers.core import check_choice
+from env_wrappers.data_files import data_path
 
 # Arguments that say where data lies or how it is played, not what is played: the same panel on another machine.
 _LOCAL_ARGUMENTS = frozenset({"games", "catalogue", "engine", "folder", "render_mode", "reward"})
@@ -86,6 +86,8 @@ class Panel:
         """
         try:
             record = json.loads(text)
+            if not isinstance(record["env_kwargs"], dict) or not isinstance(record["tasks"], list):
+                raise TypeError("env_kwargs is to be an object, and tasks a list")
             return cls(**{**record, "tasks": tuple(record["tasks"])})
         except (KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"No panel: {type(error).__name__}: {error}. Write one with Panel.to_json.") from error
@@ -154,12 +156,16 @@ def find_panel(word: str, **env_kwargs: Any) -> Panel:
     """
     if word in _NAMED:
         return named_panel(word, **env_kwargs)
-    path = Path(word).expanduser()
+    path = data_path("panel", word)
     if not path.is_file():
         raise ValueError(
             f"panel={word!r}: neither a panel of the package ({', '.join(_NAMED)}) nor a file that Panel.to_json wrote."
         )
-    return Panel.from_json(path.read_text(encoding="utf-8"))
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"panel={word!r} is no text ({error}). Write one with Panel.to_json.") from error
+    return Panel.from_json(text)
 
 
 def _alfworld_official(split: str, size: int, digest: str) -> Callable[[str, dict[str, Any]], Panel]:

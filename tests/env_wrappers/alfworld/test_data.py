@@ -57,7 +57,7 @@ def test_what_is_missing_or_damaged_is_said(folder: Path) -> None:
     assert (train.finding, seen.finding) == ("1 damaged", "1 damaged")
     assert str(broken) in train.damaged[0]
     assert "cannot be won" in seen.damaged[0]
-    with pytest.raises(GameError, match="no game file"):
+    with pytest.raises(GameError, match="games that cannot be read: 1 damaged"):
         convert(folder, folder / "games.jsonl.xz")
     assert [path.name for path in folder.iterdir()] == ["json_2.1.1"], "something half-made was left"
 
