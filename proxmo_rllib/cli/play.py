@@ -148,7 +148,7 @@ def _config(arguments: argparse.Namespace) -> ProxMOConfig:
 
 def _play(arguments: argparse.Namespace, config: ProxMOConfig, console: Console) -> int:
     from proxmo_rllib.evaluation.players import play_task
-    from proxmo_rllib.rollouts.environments import make_text_env
+    from proxmo_rllib.rollouts.environments import env_name, make_text_env
 
     seed = random.SystemRandom().randrange(2**31) if arguments.seed is None else arguments.seed
     config = _prompting(arguments, config)
@@ -158,7 +158,8 @@ def _play(arguments: argparse.Namespace, config: ProxMOConfig, console: Console)
     task = arguments.task
     if task is None and hasattr(bare, "tasks"):
         task = random.Random(seed).choice(bare.tasks(arguments.split))
-    console.print(f"{config.env}, task {task}" if task else str(config.env), style="dim", markup=False)
+    name = env_name(config.env)
+    console.print(f"{name}, task {task}" if task else name, style="dim", markup=False)
     limit = arguments.max_turns or (config.max_turns if arguments.agent else sys.maxsize)
     human = not arguments.agent
     ending = ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -57,7 +57,8 @@ def make_bare_env(env: Any, env_config: dict[str, Any]) -> gymnasium.Env[str, st
             "Gymnasium id."
         )
     if callable(env):
-        return construct(env, env_config)  # type: ignore[no-any-return]
+        with _said_as_its_own(env_name(env), "making it"):
+            return construct(env, env_config)  # type: ignore[no-any-return]
     from ray.tune.registry import ENV_CREATOR, _global_registry
 
     if _global_registry.contains(ENV_CREATOR, env):
@@ -75,6 +76,35 @@ def make_bare_env(env: Any, env_config: dict[str, Any]) -> gymnasium.Env[str, st
         ) from error
     except TypeError as error:
         raise ValueError(f"env_config={env_config!r}: {env} does not accept it: {error}") from error
+
+
+def env_name(env: Any) -> str:
+    """What messages call an environment: its id, or module and name of its class or function."""
+    return f"{env.__module__}:{env.__qualname__}" if hasattr(env, "__qualname__") else str(env)
+
+
+@contextlib.contextmanager
+def _said_as_its_own(name: str, where: str) -> Iterator[None]:
+    """What an environment raises before anything has started becomes an error in words, as all that a check finds."""
+    try:
+        yield
+    except (ValueError, OSError):  # they say what is wrong, or which file is not there
+        raise
+    except (Exception, SystemExit) as error:
+        raise ValueError(
+            f"{name}, {where}: raised {type(error).__name__}: {error}. Mend it: every episode would end so."
+        ) from error
+
+
+def begin(env: gymnasium.Env[str, str], task: str) -> tuple[str, dict[str, Any]]:
+    """The first message and info of a task, "" for that of an environment without tasks.
+
+    Raises:
+        ValueError: the environment broke its contract, or raised.
+        OSError: a file that it needs is not there.
+    """
+    with _said_as_its_own(type(env.unwrapped).__name__, f"reset of task {task!r}"):
+        return env.reset(seed=0, options={"task": task} if task else None)
 
 
 def chat_format(config: Any) -> ChatFormat:
@@ -95,11 +125,12 @@ def split_tasks(env: gymnasium.Env[str, str], config: Any) -> list[str]:
     def refuse(rule: str, what: str, remedy: str) -> None:
         raise ContractError(f"{type(bare).__name__}, tasks({config.split!r}): {what}. {remedy}")
 
-    tasks = read_tasks(bare.tasks(config.split), refuse)
+    with _said_as_its_own(type(bare).__name__, f"tasks({config.split!r})"):
+        tasks = read_tasks(bare.tasks(config.split), refuse)
     if not tasks:
         raise ValueError(
-            f"split={config.split!r}: {config.env} has no task in it with env_config={dict(config.env_config)}; choose "
-            "another split or loosen the filters."
+            f"split={config.split!r}: {env_name(config.env)} has no task in it with "
+            f"env_config={dict(config.env_config)}; choose another split or loosen the filters."
         )
     return tasks
 
@@ -122,7 +153,7 @@ def check_first_prompt(config: Any) -> list[int]:
     env = make_text_env(config)
     try:
         task = split_tasks(env, config)[0]
-        message, info = env.reset(seed=0, options={"task": task} if task else None)
+        message, info = begin(env, task)
         _try_a_step(env, info)
     finally:
         env.close()
@@ -140,15 +171,8 @@ def check_first_prompt(config: Any) -> list[int]:
 
 def _try_a_step(env: gymnasium.Env[str, str], info: Mapping[str, Any]) -> None:
     action = next((a for a in info.get("admissible_actions", ()) if "<" not in a), PLAIN_ACTIONS[0])
-    try:
+    with _said_as_its_own(type(env.unwrapped).__name__, f"step({action!r})"):
         env.step(action)
-    except ContractError:
-        raise
-    except Exception as error:
-        raise ValueError(
-            f"{type(env.unwrapped).__name__}, step({action!r}): raised {type(error).__name__}: {error}. Mend it: every "
-            "episode would end so."
-        ) from error
 
 
 class EnvPool:

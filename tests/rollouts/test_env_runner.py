@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import types
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from env_wrappers.panels import Panel
 from proxmo_rllib import ProxMO, ProxMOConfig
 from proxmo_rllib.rollouts import TextEnvRunner
 from proxmo_rllib.rollouts.agents import RandomScript
-from proxmo_rllib.rollouts.environments import check_first_prompt, make_text_env, split_tasks
+from proxmo_rllib.rollouts.environments import check_first_prompt, env_name, make_text_env, split_tasks
 from proxmo_rllib.types import Assignment, Episode, Status
 
 
@@ -125,6 +126,10 @@ def as_function_with_keywords(env: Any) -> Any:
     return lambda size=1: env(size)
 
 
+def as_partial(env: Any) -> Any:
+    return functools.partial(env)
+
+
 def as_class_in_a_module(env: Any) -> Any:
     sys.modules["another_module"] = types.ModuleType("another_module")
     sys.modules["another_module"].Own = env  # type: ignore[attr-defined]
@@ -154,6 +159,7 @@ def as_module(env: Any) -> Any:
         as_class,
         as_creator,
         as_function_with_keywords,
+        as_partial,
         as_class_in_a_module,
         as_registered_with_ray,
         as_registered_with_gymnasium,
@@ -167,6 +173,7 @@ def test_an_environment_is_named_in_every_way_that_rllib_and_gymnasium_know(
     env = make_text_env(config)
     assert split_tasks(env, config) == ["train-0", "train-1", "train-2"]
     assert env.reset(seed=0, options={"task": "train-1"})[0] == "train-1 begins with 0"
+    assert env_name(config.env)
     assert ProxMO._get_env_id_and_creator(config.env, config)[0] == config.env, "RLlib takes what a dry run takes"
 
 

@@ -15,7 +15,9 @@ import torch
 
 from env_wrappers.conformance import NONSENSE, Finding, check_environment
 from env_wrappers.core import AnyText
+from env_wrappers.prompting import wrap
 from proxmo_rllib import ProxMOConfig
+from proxmo_rllib.cli.preflight import dry_run
 from proxmo_rllib.rollouts.environments import check_first_prompt, make_text_env, split_tasks
 from proxmo_rllib.types import Status
 
@@ -264,6 +266,43 @@ def test_task_ids_are_words(config: ProxMOConfig, tasks: Any, words: str | None)
     with pytest.raises(ValueError, match=words):
         split_tasks(make_text_env(config), config)
     assert any(re.search(words, text) for text in found), found
+
+
+@pytest.mark.parametrize("method", ["__init__", "tasks", "reset", "step"])
+@pytest.mark.parametrize("failure", [KeyError("key"), TypeError("type"), ImportError("package"), SystemExit(3)])
+def test_what_an_environment_raises_before_the_start_is_said_in_words(
+    config: ProxMOConfig, method: str, failure: BaseException
+) -> None:
+    def fail(self: Any, *arguments: Any, **keywords: Any) -> Any:
+        raise failure
+
+    config.environment(type("Env", (Flawed,), {method: fail}), env_config={"flaw": "nothing"})
+    with pytest.raises(ValueError, match=rf"Env, .*({type(failure).__name__}|sys\.exit)"):
+        check_first_prompt(config)
+
+
+def test_a_dry_run_takes_a_function_and_names_it(config: ProxMOConfig) -> None:
+    def make_flawed(settings: dict[str, Any]) -> Flawed:
+        return Flawed(settings["flaw"])
+
+    config.environment(make_flawed, env_config={"flaw": "nothing"})
+    rows = {check.what: check.found for check in dry_run(config)[0]}
+    assert "make_flawed, 3 tasks in split 'train'" in rows["environment"]
+
+
+def test_an_environment_is_never_shown_half_an_emoji() -> None:
+    shown = []
+
+    class Env(Flawed):
+        def step(self, action: str) -> Any:
+            shown.append(action)
+            return super().step(action)
+
+    env = wrap(Env("nothing"), style="bare", template="bare")
+    env.reset()
+    for action in (f"say {HALF}", "say \ud83e\ude91"):
+        env.step(action)
+    assert shown == ["say \ufffd", "say 🪑"]
 
 
 class Unspeakable:
