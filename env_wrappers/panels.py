@@ -16,7 +16,7 @@ from typing import Any
 
 import gymnasium
 
-from env_wrappers.core import check_choice
+from env_wrappers.core import check_choice, whole_number
 from env_wrappers.data_files import data_path
 
 # Arguments that say where data lies or how it is played, not what is played: the same panel on another machine.
@@ -45,7 +45,7 @@ class Panel:
 
     def __post_init__(self) -> None:
         # As JSON has them, so that a panel that was written and read is the same.
-        object.__setattr__(self, "env_kwargs", json.loads(json.dumps(dict(self.env_kwargs), default=os.fspath)))
+        object.__setattr__(self, "env_kwargs", json.loads(json.dumps(dict(self.env_kwargs), default=_plain)))
         digest = _digest(self.env_id, self.env_kwargs, self.tasks)
         if self.digest not in ("", digest):
             raise ValueError(
@@ -284,6 +284,12 @@ _NAMED: Mapping[str, Callable[[str, dict[str, Any]], Panel]] = {
         "env_wrappers/ScienceWorld-v0", "test", 300, "a27ed338dbbb74cf9339a0f515d6a9138d907684b9e7c504edbb969d84b8d10f"
     ),
 }
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has in the place of a number of numpy's, or of a path."""
+    number = whole_number(value)
+    return os.fspath(value) if number is None else number
 
 
 def _digest(env_id: str, env_kwargs: Mapping[str, Any], tasks: tuple[str, ...]) -> str:

@@ -40,7 +40,10 @@ class Archive:
         Raises:
             GameError: it is corrupt, or holds no game.
         """
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        try:
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        except OSError as error:
+            raise GameError(f"{path} cannot be read ({error.strerror}); mend its permissions, or its disk.") from error
         self._path = path
         self._zip_path = cache_folder() / f"alfworld-{digest}.zip"
         try:

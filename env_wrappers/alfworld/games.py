@@ -301,6 +301,8 @@ def read_game_file(path: Path) -> Source:
             raise TypeError("pddl_problem and grammar are to be texts")
     except (ValueError, KeyError, TypeError) as error:
         raise GameError(f"{path} is no game file ({type(error).__name__}: {error}); download it again.") from error
+    except OSError as error:
+        raise GameError(f"{path} cannot be read ({error.strerror}); mend its permissions, or its disk.") from error
     # The text of a 2.1.1 file differs from today's in one verb only, and the engine speaks today's: reading the task
     # and the problem and nothing else is the upgrade that the official patch makes.
     if not any(template in grammar for template in _GRAMMARS):

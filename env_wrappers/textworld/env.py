@@ -83,7 +83,7 @@ class TextWorldEnv(ReplayEnv):
         self._difficulty = difficulty
         self._folder = None if folder is None else data_path("folder", folder).absolute()
         if self._folder is not None and self._folder.exists() and not self._folder.is_dir():
-            raise NotADirectoryError(f"folder={folder!r} is a file; give a folder to keep games in, or leave it out.")
+            raise ValueError(f"folder={folder!r} is a file; give a folder to keep games in, or leave it out.")
         self._seed = seed
         self._num_tasks = DEFAULT_NUM_TASKS | check_limits(num_tasks, PLAIN_SPLITS, least=1)
 

@@ -128,6 +128,8 @@ def open_catalogue(catalogue: str | os.PathLike[str] | None, num_products: int, 
             "out for a generated one."
         )
     files = official.find_files(folder)
+    for path in files.present():
+        official.check_readable(path)
     stamp = tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files.present())
     return _open_official(folder, files, stamp)
 

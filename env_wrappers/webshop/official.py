@@ -87,6 +87,14 @@ def check_sums(folder: Path, files: Files) -> None:
             )
 
 
+def check_readable(path: Path) -> None:
+    """Raises CatalogueError if a file cannot be read."""
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise CatalogueError(f"{path} cannot be read ({error.strerror}); mend its permissions, or its disk.") from error
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:

@@ -221,6 +221,25 @@ def test_a_catalogue_in_another_encoding_is_named(tmp_path: Path) -> None:
         gymnasium.make(WEBSHOP, catalogue=tmp_path)
 
 
+@pytest.mark.parametrize("name", ["games.jsonl", "items_shuffle.json", "items_ins_v2.json"])
+def test_a_file_that_may_not_be_read_is_named(
+    games_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "games.jsonl").write_text(games_file.read_text())
+    write_catalogue(tmp_path, [PRODUCT], {"B000000001": EXTRA})
+    opened = Path.open
+
+    def refuse(path: Path, *arguments: Any, **keywords: Any) -> Any:  # the superuser may read everything
+        if path == tmp_path / name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *arguments, **keywords)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    key = {"games.jsonl": (ALFWORLD, "games")}.get(name, (WEBSHOP, "catalogue"))
+    with pytest.raises(ValueError, match=rf"{name} cannot be read \(Permission denied\)"):
+        gymnasium.make(key[0], **{key[1]: tmp_path})
+
+
 # Paths and numbers, everywhere
 
 
@@ -297,6 +316,11 @@ def test_what_is_no_number_is_named(env_id: str, arguments: Any, number: Any) ->
         gymnasium.make(env_id, **given)
 
 
+def test_a_panel_of_an_environment_with_numpys_numbers_is_the_same() -> None:
+    one, other = (gymnasium.make(ALFWORLD, num_tasks={"train": n}) for n in (np.int64(3), 3))
+    assert panel_from_split(one, "train").digest == panel_from_split(other, "train").digest
+
+
 def test_a_task_by_its_number_and_a_seed_may_be_numpys() -> None:
     shop = gymnasium.make(WEBSHOP, num_products=50)
     for number in (np.int64(3), np.int32(3), np.array(3)):
@@ -343,7 +367,7 @@ def test_a_game_of_textworld_that_is_cut_off_is_made_anew(tmp_path: Path, monkey
 @pytest.mark.textworld
 def test_a_file_in_the_place_of_the_folder_for_games_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(NotADirectoryError, match=r"folder=.*is a file; give a folder"):
+    with pytest.raises(ValueError, match=r"folder=.*is a file; give a folder"):
         gymnasium.make("env_wrappers/TextWorld-v0", folder=tmp_path / "file")
 
 
