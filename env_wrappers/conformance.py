@@ -10,15 +10,28 @@ from __future__ import annotations
 
 import copy
 import importlib
-import inspect
-import math
 import pickle
 import random
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
+
+from env_wrappers.contract import (
+    Report,
+    check_interface,
+    check_signature,
+    construct,
+    described,
+    quits,
+    read_reset,
+    read_step,
+    read_tasks,
+    short,
+    whole_text,
+)
 
 SPLIT_NAMES = ("train", "valid", "test", "valid_seen", "valid_unseen")
 NONSENSE = "xyzzy plugh 42"  # an action that no environment knows
@@ -39,6 +52,8 @@ ODD_ACTIONS = {
     "a million characters": "x" * 1_000_000,
 }
 PLAIN_ACTIONS = ("look", "help", "inventory", "yes", "no", "1", "2", "left", "right", NONSENSE)
+
+_RAISED = "Do what it says, or mend it: an episode would end as an error."
 
 Step = tuple[Any, Any, Any, Any, dict[str, Any]]
 Make = Callable[[], "gymnasium.Env[Any, Any]"]
@@ -109,9 +124,10 @@ def resolve(name: str) -> Any:
         return name
     try:
         found = importlib.import_module(module)
-    except ImportError as error:
+    except (Exception, SystemExit) as error:
+        remedy = "Is it on the path?" if isinstance(error, ImportError) else "Mend the module."
         raise ValueError(
-            f"env={name!r}: importing {module} failed: {type(error).__name__}: {error}. Is it on the path?"
+            f"env={name!r}: importing {module} failed: {type(error).__name__}: {_said(error)}. {remedy}"
         ) from error
     if hasattr(found, attribute):
         return getattr(found, attribute)
@@ -126,7 +142,7 @@ def _maker(env: Any, arguments: dict[str, Any]) -> Make:
     if isinstance(env, str):
         return lambda: gymnasium.make(env, disable_env_checker=True, **arguments)
     if callable(env) and not isinstance(env, gymnasium.Env):
-        return lambda: env(**arguments)
+        return lambda: construct(env, arguments)
     if getattr(env, "spec", None) is not None:
         return lambda: gymnasium.make(env.spec, disable_env_checker=True)
     return lambda: copy.deepcopy(env)
@@ -162,30 +178,35 @@ class _Check:
             self._call("close()", self.env.close)
         except _Stop:
             pass
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (whatever it is, it is the finding)
+            # What is foreign may fail wherever it is touched: in a property, in a comparison, in its repr.
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            what = f"raised {type(error).__name__}: {_said(error)} ({frame.filename}, line {frame.lineno})"
+            self._report("exception", "looking at what it returned", what, _RAISED)
 
     def _report(self, rule: str, where: str, what: str, remedy: str) -> None:
         # Of each kind once: the second says nothing new.
         if all((finding.rule, finding.remedy) != (rule, remedy) for finding in self.findings):
             self.findings.append(Finding(rule, where, what, remedy))
 
+    def _at(self, where: str) -> Report:
+        return lambda rule, what, remedy: self._report(rule, where, what, remedy)
+
     def _call(self, where: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call what must not raise."""
         try:
             return function(*arguments)
+        except SystemExit as error:
+            self._report("exception", where, *quits(error))
+            raise _Stop from error
         except Exception as error:
-            what = f"raised {type(error).__name__}: {str(error)[:300]}"
-            self._report("exception", where, what, "Do what it says, or mend it: an episode would end as an error.")
+            self._report("exception", where, f"raised {type(error).__name__}: {_said(error)}", _RAISED)
             raise _Stop from error
 
     def _new(self) -> gymnasium.Env[Any, Any]:
         env = self._call("making the environment", self._make)
         if not isinstance(env, gymnasium.Env):
-            self._report(
-                "interface",
-                "making the environment",
-                f"it is a {type(env).__name__}, no gymnasium.Env",
-                "Derive it from gymnasium.Env (or env_wrappers.TextEnv), with reset and step.",
-            )
+            check_interface(env, self._at("making the environment"))
             raise _Stop
         return env
 
@@ -195,20 +216,19 @@ class _Check:
             if not isinstance(space, gymnasium.spaces.Text):
                 remedy = f"Set self.{name} = env_wrappers.core.AnyText(), or another gymnasium.spaces.Text."
                 self._report("spaces", name, f"is {space!r}, no Text space", remedy)
+        metadata: Any = self.env.unwrapped.metadata
+        if not isinstance(metadata, Mapping):
+            self._report("metadata", "metadata", f"is {described(metadata)}", "Make it a dictionary, or leave it out.")
+            metadata = {}
         for key in ("blocking", "thread_safe"):
-            value = (self.env.unwrapped.metadata or {}).get(key, True)
+            value = metadata.get(key, True)
             if not isinstance(value, bool):
                 self._report("metadata", f"metadata[{key!r}]", f"is {value!r}, no bool", "Set it to True or False.")
 
     def _signatures(self) -> None:
-        for name, arguments, keywords in (("reset", (), {"seed": 0, "options": None}), ("step", ("",), {})):
-            method = getattr(self.env.unwrapped, name)
-            try:
-                inspect.signature(method).bind(*arguments, **keywords)
-            except TypeError as error:
-                form = "def reset(self, *, seed=None, options=None)" if keywords else "def step(self, action)"
-                self._report("signature", name, f"cannot be called as Gymnasium does: {error}", f"Write it as {form}.")
-                raise _Stop from error
+        for name in ("reset", "step"):
+            if not check_signature(self.env, name, self._at(name)):
+                raise _Stop
 
     def _tasks(self, number: int) -> list[str | None]:
         """Some tasks of the first split; [None] where the environment has none."""
@@ -219,15 +239,17 @@ class _Check:
         lists: dict[str, list[str]] = {}
         for split in names:
             try:
-                lists[split] = list(bare.tasks(split))
-            except Exception as error:  # noqa: BLE001 (a split that it does not have, or a bug in one that it has)
+                listed = bare.tasks(split)
+            except (Exception, SystemExit) as error:  # noqa: BLE001 (a split that it lacks, or a bug in one it has)
                 if split == "train" or hasattr(bare, "splits"):
                     remedy = "List the task ids of every split that the environment has; training asks for 'train'."
                     self._report("tasks", f"tasks({split!r})", f"raised {type(error).__name__}: {error}", remedy)
+                continue
+            read = read_tasks(listed, self._at(f"tasks({split!r})"))
+            if read is None:
+                raise _Stop
+            lists[split] = read
         everything = [task for tasks in lists.values() for task in tasks]
-        if not all(isinstance(task, str) and task for task in everything):
-            self._report("tasks", "tasks(...)", "lists ids that are no words", "Use non-empty strings as task ids.")
-            raise _Stop
         if len(set(everything)) < len(everything):
             remedy = "List each id once, and in one split only: results on tasks of the training are no test."
             self._report("tasks", "tasks(...)", "lists an id twice", remedy)
@@ -237,7 +259,7 @@ class _Check:
             raise _Stop
         try:
             self.env.reset(seed=self._seed, options={"task": "no such task"})
-        except Exception:  # noqa: BLE001 (as it should)
+        except (Exception, SystemExit):  # noqa: BLE001 (as it should)
             pass
         else:
             self._report(
@@ -255,62 +277,31 @@ class _Check:
         options = self._options(task)
         where = f"reset(seed={self._seed}, options={options})"
         result = self._call(where, lambda: env.reset(seed=self._seed, options=options))
-        if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
-            self._report("signature", where, f"returned {_short(result)}", "Return (observation, info), info a dict.")
+        read = read_reset(result, self._at(where))
+        if read is None:
             raise _Stop
-        self._look_at(where, env, *result)
-        if task is not None and result[1].get("task", task) != task:
-            what = f"info['task'] is {result[1]['task']!r}"
+        self._look_at(where, env, read[0])
+        if task is not None and read[1].get("task", task) != task:
+            what = f"info['task'] is {read[1]['task']!r}"
             self._report("tasks", where, what, "Play the task that is asked for, and name it in info['task'].")
-        return result
+        return read
 
     def _step(self, env: gymnasium.Env[Any, Any], action: str, where: str = "") -> Step:
-        where = where or f"step({_short(action)})"
-        result = self._call(where, env.step, action)
-        if not (isinstance(result, tuple) and len(result) == 5 and isinstance(result[4], dict)):
-            form = "(observation, reward, terminated, truncated, info)"
-            self._report("signature", where, f"returned {_short(result)}", f"Return {form}, info a dict.")
+        where = where or f"step({short(action)})"
+        read = read_step(self._call(where, env.step, action), self._at(where))
+        if read is None:
             raise _Stop
-        observation, reward, terminated, truncated, info = result
-        if not _is_number(reward):
-            remedy = "Return a finite number, float(...); what cannot be averaged cannot be learned from."
-            self._report("reward", where, f"the reward is {_short(reward)}", remedy)
-        for name, flag in (("terminated", terminated), ("truncated", truncated)):
-            if not isinstance(flag, bool):
-                self._report("signature", where, f"{name} is {_short(flag)}", f"Return bool(...) as {name}.")
-        self._look_at(where, env, observation, info)
-        return observation, reward, terminated, truncated, info
+        self._look_at(where, env, read[0])
+        return read
 
-    def _look_at(self, where: str, env: gymnasium.Env[Any, Any], observation: Any, info: dict[str, Any]) -> None:
-        """Observation and info of a reset or a step."""
-        if not isinstance(observation, str):
-            remedy = "Return a str, the observation in words; to leave it to a wrapper, check the wrapped environment."
-            self._report("observation", where, f"is of type {type(observation).__name__}", remedy)
-        elif isinstance(env.observation_space, gymnasium.spaces.Text) and observation not in env.observation_space:
+    def _look_at(self, where: str, env: gymnasium.Env[Any, Any], observation: str) -> None:
+        if isinstance(env.observation_space, gymnasium.spaces.Text) and observation not in env.observation_space:
             remedy = "Use env_wrappers.core.AnyText(): Gymnasium's Text fixes an alphabet and a length."
-            self._report("spaces", where, f"{_short(observation)} is not in observation_space", remedy)
-        if "success" not in info:
-            remedy = "Put it into the info of reset and of every step: False until the task is solved, then True."
-            self._report("success", where, "info has no key 'success'", remedy)
-        elif not isinstance(info["success"], bool):
-            what = f"info['success'] is {_short(info['success'])} of type {type(info['success']).__name__}"
-            self._report("success", where, what, "Make it a bool: bool(...).")
-        actions = info.get("admissible_actions", [])
-        if not isinstance(actions, list) or not all(isinstance(action, str) for action in actions):
-            remedy = "Make it a list of str, empty or absent if the environment does not list actions."
-            self._report("admissible_actions", where, f"info['admissible_actions'] is {_short(actions)}", remedy)
-        for key in ("task", "task_type", "goal"):
-            if not isinstance(info.get(key, ""), str):
-                self._report("info", where, f"info[{key!r}] is {_short(info[key])}", "Make it a str, or leave it out.")
-        if "score" in info and not _is_number(info["score"]):
-            remedy = "Make it a finite number, or leave it out."
-            self._report("info", where, f"info['score'] is {_short(info['score'])}", remedy)
+            self._report("spaces", where, f"{short(observation)} is not in observation_space", remedy)
 
     def _actions(self, info: dict[str, Any]) -> list[str]:
         """What may be done now, without patterns that stand for free text."""
-        listed = info.get("admissible_actions", [])
-        words = [a for a in listed if isinstance(a, str) and "<" not in a] if isinstance(listed, list) else []
-        return words or list(self._plain)
+        return [action for action in info.get("admissible_actions", ()) if "<" not in action] or list(self._plain)
 
     def _walk(
         self, env: gymnasium.Env[Any, Any], info: dict[str, Any], script: Sequence[str] = ()
@@ -341,7 +332,7 @@ class _Check:
         repeated = self._walk(self.env, again[1], [action for action, _ in walked])
         for (action, one), (_, other) in zip(walked, repeated, strict=False):
             if difference := _difference(one, other):
-                where = f"step({_short(action)}) in two episodes that went the same way"
+                where = f"step({short(action)}) in two episodes that went the same way"
                 self._report("determinism", where, f"they differ in {difference}", remedy)
                 return
 
@@ -370,7 +361,7 @@ class _Check:
             if difference := _difference(wanted, self._step(self.env, action)):
                 self._report(
                     "group",
-                    f"step({_short(action)}) while another instance plays the same task",
+                    f"step({short(action)}) while another instance plays the same task",
                     f"it is answered otherwise than alone: {difference}",
                     "Keep all state of the episode in attributes of the instance: a group plays one task at once.",
                 )
@@ -379,14 +370,14 @@ class _Check:
     def _odd_actions(self, task: str | None) -> None:
         for name, action in ODD_ACTIONS.items():
             self._reset(self.env, task)
-            where = f"step({_short(action)}), {name}"
+            where = f"step({short(action)}), {name}"
             try:
                 self.env.step(action)
-            except Exception as error:  # noqa: BLE001 (whatever it is, it is the finding)
+            except (Exception, SystemExit) as error:  # noqa: BLE001 (whatever it is, it is the finding)
                 self._report(
                     "odd actions",
                     where,
-                    f"raised {type(error).__name__}: {str(error)[:200]}",
+                    f"raised {type(error).__name__}: {_said(error)}",
                     "Answer any string, for a language model says any: an unknown action changes nothing and says so.",
                 )
                 self.env = self._new()  # nobody knows what state it is in
@@ -404,8 +395,8 @@ class _Check:
             self._reset(self.env, task)
             if _difference(self._step(self.env, action), refusal) == "":
                 remedy = "List only what does something now, in the words that step understands."
-                what = f"it is answered as {NONSENSE!r} is: {_short(refusal[0])}"
-                self._report("admissible_actions", f"step({_short(action)}), which is listed", what, remedy)
+                what = f"it is answered as {NONSENSE!r} is: {short(refusal[0])}"
+                self._report("admissible_actions", f"step({short(action)}), which is listed", what, remedy)
                 return
 
     def _copies(self, task: str | None) -> None:
@@ -426,15 +417,15 @@ class _Check:
             where = f"{name} after {half} steps"
             try:
                 twin = way(self.env.unwrapped)
-            except Exception as error:  # noqa: BLE001 (whatever it is, it is the finding)
+            except (Exception, SystemExit) as error:  # noqa: BLE001 (whatever it is, it is the finding)
                 remedy = "Leave open files, locks, sockets and lambdas out of the state (__getstate__, __setstate__)."
-                self._report("copies", where, f"raised {type(error).__name__}: {str(error)[:200]}", remedy)
+                self._report("copies", where, f"raised {type(error).__name__}: {_said(error)}", remedy)
                 continue
             for whose, env in (("the copy", twin), ("the original, after its copy was played,", self.env)):
                 for action, wanted in zip(script[half:], reference, strict=False):
                     if difference := _difference(wanted, self._step(env, action)):
                         remedy = "Keep all state of the episode in attributes of the instance, and share none of it."
-                        what = f"{whose} goes on differently: {difference} after {_short(action)}"
+                        what = f"{whose} goes on differently: {difference} after {short(action)}"
                         self._report("copies", where, what, remedy)
                         break
 
@@ -451,26 +442,23 @@ class _Check:
 
     def _one_more(self, info: dict[str, Any]) -> None:
         action = self._actions(info)[0]
-        where = f"step({_short(action)}) after the end"
+        where = f"step({short(action)}) after the end"
         remedy = "Say the same again with terminated=True, or raise RuntimeError('call reset()'); start nothing new."
         try:
-            _, _, terminated, truncated, later = self.env.step(action)
+            outcome = self.env.step(action)
         except (RuntimeError, gymnasium.error.Error):
             return
-        except Exception as error:  # noqa: BLE001 (whatever it is, it is the finding)
-            self._report("after the end", where, f"raised {type(error).__name__}: {str(error)[:200]}", remedy)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (whatever it is, it is the finding)
+            self._report("after the end", where, f"raised {type(error).__name__}: {_said(error)}", remedy)
             return
+        read = read_step(outcome, self._at(where))
+        if read is None:
+            return
+        _, _, terminated, truncated, later = read
         if not (terminated or truncated):
             self._report("after the end", where, "the episode goes on", remedy)
-        elif later.get("success") != info.get("success"):
+        elif later["success"] != info["success"]:
             self._report("after the end", where, "info['success'] changes", remedy)
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        return not isinstance(value, (str, bytes, bool)) and math.isfinite(float(value))
-    except (TypeError, ValueError, OverflowError):
-        return False
 
 
 def _difference(one: Sequence[Any], other: Sequence[Any]) -> str:
@@ -480,9 +468,9 @@ def _difference(one: Sequence[Any], other: Sequence[Any]) -> str:
         if name == "info":
             for key in sorted({*mine, *theirs}, key=str):
                 if key not in mine or key not in theirs or not _same(mine[key], theirs[key]):
-                    return f"info[{key!r}]: {_short(mine.get(key))} and {_short(theirs.get(key))}"
+                    return f"info[{key!r}]: {short(mine.get(key))} and {short(theirs.get(key))}"
         elif not _same(mine, theirs):
-            return f"the {name}: {_short(mine)} and {_short(theirs)}"
+            return f"the {name}: {short(mine)} and {short(theirs)}"
     return ""
 
 
@@ -493,6 +481,8 @@ def _same(one: Any, other: Any) -> bool:
         return repr(one) == repr(other)
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
+def _said(error: BaseException) -> str:
+    try:
+        return whole_text(str(error))[:300]
+    except Exception:  # noqa: BLE001 (it is foreign, as all that it raises)
+        return f"<a {type(error).__name__} whose str raises>"

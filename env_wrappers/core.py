@@ -15,12 +15,14 @@ An environment that lacks the two keys is taken to block and to be thread-safe, 
 from __future__ import annotations
 
 import copy
+import operator
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import gymnasium
+import numpy as np
 from gymnasium.spaces import Text
 
 SPLITS = ("train", "valid_seen", "valid_unseen")  # of ALFWorld
@@ -33,6 +35,34 @@ REQUIRED_INFO: Mapping[str, type] = {
     "task_type": str,  # what results are broken down by
     "goal": str,  # the instruction, in words
 }
+
+
+def whole_number(value: Any) -> int | None:
+    """An int from what is one, numpy's included; None for what is none, a bool too."""
+    if isinstance(value, bool | np.bool_):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+def check_limits(num_tasks: Mapping[str, int] | None, splits: Sequence[str], least: int) -> dict[str, int]:
+    """The setting `num_tasks`, checked: numbers of tasks by split.
+
+    Raises:
+        ValueError: there is no such split, or a number is none or less than `least`.
+    """
+    if not isinstance(num_tasks, Mapping | None):
+        raise ValueError(f"num_tasks={num_tasks!r}: give a number for each split, such as {{'train': 500}}.")
+    limits = {}
+    for split, given in (num_tasks or {}).items():
+        check_choice("a split in num_tasks", split, splits)
+        number = whole_number(given)
+        if number is None or number < least:
+            raise ValueError(f"num_tasks[{split!r}]={given!r}: give a number of tasks, {least} or more.")
+        limits[split] = number
+    return limits
 
 
 class AnyText(Text):
@@ -66,6 +96,10 @@ class TextEnv(gymnasium.Env[str, str], ABC):
     def __init__(self) -> None:
         self.observation_space = AnyText()
         self.action_space = AnyText()
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        """Seeds the generator, as Gymnasium's, and takes numpy's integers too."""
+        return super().reset(seed=seed if (number := whole_number(seed)) is None else number, options=options)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -149,7 +183,7 @@ def choose_task(env: TextEnv, options: dict[str, Any] | None) -> str:
         return tasks[int(env.np_random.integers(len(tasks)))]
     if not isinstance(task, str):
         raise ValueError(f"options['task']={task!r} is no string; env.unwrapped.tasks(split) lists the ids.")
-    return task
+    return str.__str__(task)
 
 
 def register_all() -> None:

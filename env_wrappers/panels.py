@@ -12,12 +12,12 @@ import os
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import gymnasium
 
-from env_wrappers.core import check_choice
+from env_wrappers.core import check_choice, whole_number
+from env_wrappers.data_files import data_path
 
 # Arguments that say where data lies or how it is played, not what is played: the same panel on another machine.
 _LOCAL_ARGUMENTS = frozenset({"games", "catalogue", "engine", "folder", "render_mode", "reward"})
@@ -45,7 +45,7 @@ class Panel:
 
     def __post_init__(self) -> None:
         # As JSON has them, so that a panel that was written and read is the same.
-        object.__setattr__(self, "env_kwargs", json.loads(json.dumps(dict(self.env_kwargs), default=os.fspath)))
+        object.__setattr__(self, "env_kwargs", json.loads(json.dumps(dict(self.env_kwargs), default=_plain)))
         digest = _digest(self.env_id, self.env_kwargs, self.tasks)
         if self.digest not in ("", digest):
             raise ValueError(
@@ -86,6 +86,8 @@ class Panel:
         """
         try:
             record = json.loads(text)
+            if not isinstance(record["env_kwargs"], dict) or not isinstance(record["tasks"], list):
+                raise TypeError("env_kwargs is to be an object, and tasks a list")
             return cls(**{**record, "tasks": tuple(record["tasks"])})
         except (KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"No panel: {type(error).__name__}: {error}. Write one with Panel.to_json.") from error
@@ -154,12 +156,16 @@ def find_panel(word: str, **env_kwargs: Any) -> Panel:
     """
     if word in _NAMED:
         return named_panel(word, **env_kwargs)
-    path = Path(word).expanduser()
+    path = data_path("panel", word)
     if not path.is_file():
         raise ValueError(
             f"panel={word!r}: neither a panel of the package ({', '.join(_NAMED)}) nor a file that Panel.to_json wrote."
         )
-    return Panel.from_json(path.read_text(encoding="utf-8"))
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"panel={word!r} is no text ({error}). Write one with Panel.to_json.") from error
+    return Panel.from_json(text)
 
 
 def _alfworld_official(split: str, size: int, digest: str) -> Callable[[str, dict[str, Any]], Panel]:
@@ -278,6 +284,12 @@ _NAMED: Mapping[str, Callable[[str, dict[str, Any]], Panel]] = {
         "env_wrappers/ScienceWorld-v0", "test", 300, "a27ed338dbbb74cf9339a0f515d6a9138d907684b9e7c504edbb969d84b8d10f"
     ),
 }
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has in the place of a number of numpy's, or of a path."""
+    number = whole_number(value)
+    return os.fspath(value) if number is None else number
 
 
 def _digest(env_id: str, env_kwargs: Mapping[str, Any], tasks: tuple[str, ...]) -> str:

@@ -103,6 +103,15 @@ class ProxMO(Algorithm):
         self._sampler = TaskSampler(split_tasks(make_text_env(self.config), self.config), self.config.seed or 0)
         self._transfer_weights()
 
+    @staticmethod
+    @override(Algorithm)
+    def _get_env_id_and_creator(env_specifier: Any, config: AlgorithmConfig) -> tuple[Any, Any]:
+        """As RLlib's, which refuses functions; the environment runners make environments from the config themselves."""
+        if callable(env_specifier) and not isinstance(env_specifier, type):
+            return env_specifier, env_specifier
+        found: tuple[Any, Any] = Algorithm._get_env_id_and_creator(env_specifier, config)
+        return found
+
     def _start_engines(self) -> InferencePool:
         return InferencePool(
             self.engine_config(self.config),

@@ -77,11 +77,11 @@ def learner_of(algorithm: ProxMO) -> Any:
 @pytest.fixture(scope="module")
 def config(local_ray: None, tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> ProxMOConfig:
     env = guessing_env()
-    register_env("guessing", lambda settings: env())
+    register_env("guessing", lambda settings: env())  # for the panel, which needs a name
     panel = Panel("guessing", 1, "guessing", {}, tuple(f"valid-{index}" for index in range(6)))
     return (
         ProxMOConfig()
-        .environment("guessing")
+        .environment(lambda settings: env())
         .policy(pretrained=tiny_policy)
         .inference(max_model_len=128, max_response_tokens=6, max_num_seqs=16)
         .env_runners(num_env_runners=1, max_turns=TURNS)

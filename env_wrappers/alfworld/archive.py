@@ -18,12 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from env_wrappers.alfworld.problem import GameError
+from env_wrappers.alfworld.rooms import FLOOR_PLANS
 from env_wrappers.cache import cache_folder
+from env_wrappers.data_files import LeftOut
 
 GAME_FILE = "game.tw-pddl"
+_MAX_COMMENT = 10_000  # bytes; a zip file takes 65,535
 _KEYS = ("path", "task", "pddl_problem")
 # The task folder is named for type, object, container, receptacle (or lamp) and floor plan.
-_GAME_PATH = re.compile(rf"\w+/\w+-\w+-\w+-\w*-\d+/\w+/{re.escape(GAME_FILE)}")
+_GAME_PATH = re.compile(rf"\w+/\w+-\w+-\w+-\w*-(\d+)/\w+/{re.escape(GAME_FILE)}")
 
 
 class Archive:
@@ -32,15 +35,24 @@ class Archive:
     def __init__(self, path: Path) -> None:
         """Open a games file, unpacking it if this machine never did.
 
+        A record that is no game is left out.
+
         Raises:
-            GameError: it is corrupt.
+            GameError: it is corrupt, or holds no game.
         """
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        try:
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        except OSError as error:
+            raise GameError(f"{path} cannot be read ({error.strerror}); mend its permissions, or its disk.") from error
         self._path = path
         self._zip_path = cache_folder() / f"alfworld-{digest}.zip"
-        if not self._zip_path.exists():
+        try:
+            self._zip = zipfile.ZipFile(self._zip_path)
+        except (FileNotFoundError, zipfile.BadZipFile):  # never unpacked, or half of it
             _unpack(path, self._zip_path)
-        self._zip = zipfile.ZipFile(self._zip_path)
+            self._zip = zipfile.ZipFile(self._zip_path)
+        #: The records that are no games, in words; empty if there are none.
+        self.left_out = self._zip.comment.decode()
 
     def names(self) -> list[str]:
         """Paths of all games."""
@@ -65,8 +77,11 @@ def _unpack(path: Path, target: Path) -> None:
             os.fdopen(handle, "wb") as file,
             zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
         ):
-            for name, line in _records(path):
+            left_out = LeftOut()
+            for name, line in _records(path, left_out):
                 archive.writestr(zipfile.ZipInfo(name), line, zipfile.ZIP_DEFLATED)
+            # For the processes that read what this one has unpacked.
+            archive.comment = str(left_out).encode()[:_MAX_COMMENT]
         os.chmod(temporary, 0o644)  # mkstemp lets only its user read it
         os.replace(temporary, target)
     except BaseException:
@@ -74,35 +89,50 @@ def _unpack(path: Path, target: Path) -> None:
         raise
 
 
-def _records(path: Path) -> Iterator[tuple[str, str]]:
-    """(path of the game, line) of every record."""
+def _records(path: Path, left_out: LeftOut) -> Iterator[tuple[str, str]]:
+    """(path of the game, line) of every record that is a game."""
     seen: set[str] = set()
     number = 0
     opener = lzma.open if path.suffix == ".xz" else open
     try:
-        with opener(path, "rt", encoding="utf-8") as lines:
+        with opener(path, "rt", encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):
-                yield _name_of(line, seen, f"{path}, line {number}"), line
+                if not line.strip():
+                    continue
+                name, flaw = _name_of(line, seen)
+                if flaw:
+                    left_out.lose(flaw, f"line {number}{name and ', '}{name}")
+                else:
+                    seen.add(name)
+                    yield name, line
     except (UnicodeDecodeError, EOFError, lzma.LZMAError) as error:
         message = f"{path}, line {number + 1}: unreadable ({type(error).__name__}: {error}); get the file anew."
         raise GameError(message) from error
     if not seen:
-        raise GameError(f"{path} holds no game; get the file anew.")
+        raise GameError(f"{path} holds no game ({left_out or 'it is empty'}); get the file anew.")
 
 
-def _name_of(line: str, seen: set[str], place: str) -> str:
-    """The path of the game in a line, checked and added to those seen. `place` is for messages."""
+def _name_of(line: str, seen: set[str]) -> tuple[str, str]:
+    """The path of the game in a line, and what is wrong with its record; empty if nothing is."""
     try:
         record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise GameError(f"{place}: no game ({error}); get the file anew.") from error
+    except json.JSONDecodeError:
+        return "", "that are no JSON"
     missing = [key for key in _KEYS if not isinstance(record, dict) or not isinstance(record.get(key), str)]
     if missing:
-        raise GameError(f"{place}: the game lacks {', '.join(missing)}; get the file anew.")
+        return "", f"that lack {', '.join(missing)}"
     name: str = record["path"]
     if name in seen:
-        raise GameError(f"{place}: the game {name!r} is there twice; get the file anew.")
-    if not _GAME_PATH.fullmatch(name):
-        raise GameError(f"{place}: the path {name!r} is not split/task folder/trial folder/{GAME_FILE}; get it anew.")
-    seen.add(name)
-    return name
+        return name, "of a game that is there twice"
+    if not is_game_path(name):
+        return name, f"whose path is not split/task folder/trial folder/{GAME_FILE}"
+    problem = record["pddl_problem"].lower()
+    if "(:init" not in problem or "(:goal" not in problem:
+        return name, "whose pddl_problem lacks its (:init ...) or (:goal ...)"
+    return name, ""
+
+
+def is_game_path(name: str) -> bool:
+    """Whether a path such as train/pick_and_place_simple-Mug-None-Desk-301/trial_x/game.tw-pddl is that of a game."""
+    match = _GAME_PATH.fullmatch(name)
+    return match is not None and any(int(match[1]) in numbers for numbers in FLOOR_PLANS.values())

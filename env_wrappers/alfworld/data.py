@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from env_wrappers.alfworld.games import FileLibrary, Source, find_games, playable, read_game_file
+from env_wrappers.alfworld.games import FileLibrary, find_games, playable, read_game_file
 from env_wrappers.alfworld.oracle import solution
 from env_wrappers.alfworld.problem import GameError
 from env_wrappers.core import SPLITS
+from env_wrappers.data_files import LeftOut
 
 # Games of a split, and the SHA-256 of their ids, one a line in the order of `tasks`. Those of valid_unseen are known
 # from the list that LeapLabTHU/ExpeL publishes.
@@ -76,7 +77,12 @@ def verify(path: Path, progress: Progress = _unwatched) -> tuple[SplitReport, ..
     done = 0
     reports = []
     for split, names in tasks.items():
-        damaged = []
+        damaged = [
+            f"{find_games(path) / name}: {reason}"
+            for reason, broken in library.broken.items()
+            for name in broken
+            if name.startswith(f"{split}/")
+        ]
         for name in names:
             try:
                 if solution(library.parse(name)) is None:
@@ -110,7 +116,10 @@ def convert(path: Path, target: Path, progress: Progress = _unwatched) -> int:
     root = find_games(path)
     if root.is_file():
         raise ValueError(f"{root} holds its games in one file already; delete it to have it made anew from folders.")
-    names = sorted(playable(root), key=_room_first)
+    left_out = LeftOut()
+    names = sorted(playable(root, left_out), key=_room_first)
+    if left_out.broken:
+        raise GameError(f"{root} has games that cannot be read: {LeftOut(broken=left_out.broken)}. Get them anew.")
     # Written beside its place and moved there: another process sees all of it or nothing.
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name)
     try:
@@ -133,11 +142,4 @@ def _room_first(name: str) -> tuple[str, str]:
 def _lines(root: Path, names: Iterable[str]) -> Iterable[str]:
     for name in names:
         source = read_game_file(root / name)
-        yield json.dumps({"path": name, "task": _sentence(source, root / name), "pddl_problem": source.problem}) + "\n"
-
-
-def _sentence(source: Source, path: Path) -> str:
-    """The task without its full stop, which whoever reads the file sets."""
-    if not source.task.endswith("."):
-        raise GameError(f"The task of {path} is {source.task!r}, without a full stop; download it again.")
-    return source.task[:-1]
+        yield json.dumps({"path": name, "task": source.task, "pddl_problem": source.problem}) + "\n"

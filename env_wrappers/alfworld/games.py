@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 from abc import ABC, abstractmethod
@@ -17,15 +18,19 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 from env_wrappers.alfworld import generator
-from env_wrappers.alfworld.archive import GAME_FILE, Archive
+from env_wrappers.alfworld.archive import GAME_FILE, Archive, is_game_path
 from env_wrappers.alfworld.generator import GeneratorConfig
 from env_wrappers.alfworld.problem import TASK_TYPES, Game, GameError, parse_game
 from env_wrappers.alfworld.rooms import ROOM_KINDS, room_kind
-from env_wrappers.core import SPLITS, check_choice
+from env_wrappers.core import SPLITS, check_choice, check_limits
+from env_wrappers.data_files import LeftOut, data_path
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_NUM_TASKS = {"train": 10_000, "valid_seen": 200, "valid_unseen": 200}
 
 _TASK_LINE = re.compile(r'Your task is to: ([^"\\]*)"')
+_NEEDED = (b'"pddl_problem"', b'"grammar"')
 _SOLVABLE = re.compile(rb'"solvable"\s*:\s*true')
 # What holds all games in one file, the first that is there.
 GAMES_FILES = ("games.jsonl.xz", "games.jsonl")
@@ -38,7 +43,7 @@ class Source:
     """What the official engine needs of a game beside the domain and the grammar of its package."""
 
     problem: str  # PDDL
-    task: str  # the instruction in words, with the full stop of the grammar
+    task: str  # the instruction in words, with one full stop, as the grammar of the package ends it
 
 
 class Library(ABC):
@@ -136,7 +141,11 @@ class FileLibrary(Library):
         self._archive = Archive(path) if path.is_file() else None
         self._limits = dict(num_tasks)
         self._filter = (room_kinds, task_types)
-        names = self._archive.names() if self._archive else playable(self._root)
+        found = LeftOut()
+        names = self._archive.names() if self._archive else list(playable(self._root, found))
+        # What the path holds that is no game, in words; empty if there is nothing.
+        self.left_out = self._archive.left_out if self._archive else str(found)
+        self.broken = found.broken
         self._tasks: dict[str, list[str]] = {}
         for name in sorted(names, key=lambda n: hashlib.sha256(n.encode()).digest()):
             # In the order of their hashes, which mixes task types and is the same on every machine.
@@ -155,7 +164,7 @@ class FileLibrary(Library):
             raise ValueError(
                 f"Split {split!r} of {self.name} has no task with rooms={self._filter[0]}, "
                 f"task_types={self._filter[1]}, num_tasks={self._limits}; it has "
-                f"{self.sizes()}. Check the path, or allow more."
+                f"{self.sizes()}, and left out: {self.left_out or 'none'}. Check the path, or allow more."
             )
         return list(tasks)
 
@@ -173,9 +182,7 @@ class FileLibrary(Library):
             )
         if self._archive:
             record = self._archive.read(name)
-            # The sentence of these records ends in a full stop, and the grammar sets another: as recorded from the
-            # official engine.
-            return Source(record["pddl_problem"], record["task"] + ".")
+            return Source(record["pddl_problem"], _sentence(record["task"]))
         return read_game_file(self._root / name)
 
 
@@ -190,11 +197,7 @@ def open_library(
         FileNotFoundError: the path does not exist.
         ValueError: arguments that do not go together.
     """
-    limits = dict(num_tasks or {})
-    for split, number in limits.items():
-        check_choice("a split in num_tasks", split, SPLITS)
-        if not isinstance(number, int) or number < 0:
-            raise ValueError(f"num_tasks[{split!r}]={number!r}: give a number of tasks, 0 or more.")
+    limits = check_limits(num_tasks, SPLITS, least=0)
     if games is None:
         return GeneratedLibrary(config, tuple(sorted((DEFAULT_NUM_TASKS | limits).items())))
     for name in ("max_receptacles", "max_objects"):
@@ -202,10 +205,7 @@ def open_library(
             raise ValueError(
                 f"{name}={value} changes games, so it is for generated ones; drop it, or drop games={games!r}."
             )
-    text = os.path.expanduser(os.path.expandvars(os.fspath(games)))
-    if "$" in text:
-        raise ValueError(f"games={games!r} names an environment variable that is not set; set it to the data folder.")
-    path = Path(text)
+    path = data_path("games", games)
     if not path.exists():
         raise FileNotFoundError(
             f"games={games!r}: {path.absolute()} does not exist. Give the folder that alfworld-download made, a "
@@ -218,7 +218,10 @@ def open_library(
 def _open_files(
     path: Path, rooms: tuple[str, ...] | None, task_types: tuple[str, ...] | None, limits: tuple[tuple[str, int], ...]
 ) -> Library:
-    return FileLibrary(path, rooms, task_types, dict(limits))
+    library = FileLibrary(path, rooms, task_types, dict(limits))
+    if library.left_out:
+        logger.warning("%s: %d games, and left out: %s.", path, sum(library.sizes().values()), library.left_out)
+    return library
 
 
 def find_games(path: Path) -> Path:
@@ -245,13 +248,36 @@ def find_games(path: Path) -> Path:
     )
 
 
-def playable(root: Path) -> Iterable[str]:
-    """Names of the games below a folder that the official loader would take: solvable ones of the six task types."""
+def playable(root: Path, left_out: LeftOut) -> Iterable[str]:
+    """Names of the games below a folder that the official loader would take: solvable ones of the six task types.
+
+    Args:
+        root: the folder that holds the splits.
+        left_out: is told what else is there, but for games that are known to be unsolvable or of another type, as many
+            of the official ones are.
+    """
     for split in SPLITS:
-        for path in (root / split).glob(f"*/*/{GAME_FILE}"):
+        for path in sorted((root / split).glob(f"*/*/{GAME_FILE}")):
             name = path.relative_to(root).as_posix()
-            if _wanted(name, None, None) and _SOLVABLE.search(path.read_bytes()):
-                yield name
+            if not is_game_path(name):
+                left_out.skip("in folders that are not named as those of a game", name)
+            elif _wanted(name, None, None):
+                yield from _solvable(path, name, left_out)
+
+
+def _solvable(path: Path, name: str, left_out: LeftOut) -> Iterable[str]:
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        left_out.lose(f"unreadable: {error.strerror}", name)
+        return
+    if not text.rstrip().endswith(b"}") or any(key not in text for key in _NEEDED):
+        left_out.lose(f"damaged: cut off, or without {', '.join(key.decode() for key in _NEEDED)}", name)
+    elif _SOLVABLE.search(text):
+        yield name
+    elif b'"solvable"' not in text:
+        # The official loader skips them too.
+        left_out.skip('without the key "solvable", which says whether they can be won; get them anew', name)
 
 
 def _wanted(name: str, room_kinds: tuple[str, ...] | None, task_types: tuple[str, ...] | None) -> bool:
@@ -269,10 +295,14 @@ def read_game_file(path: Path) -> Source:
         GameError: it is damaged.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8-sig"))
         problem, grammar = record["pddl_problem"], record["grammar"]
+        if not isinstance(problem, str) or not isinstance(grammar, str):
+            raise TypeError("pddl_problem and grammar are to be texts")
     except (ValueError, KeyError, TypeError) as error:
         raise GameError(f"{path} is no game file ({type(error).__name__}: {error}); download it again.") from error
+    except OSError as error:
+        raise GameError(f"{path} cannot be read ({error.strerror}); mend its permissions, or its disk.") from error
     # The text of a 2.1.1 file differs from today's in one verb only, and the engine speaks today's: reading the task
     # and the problem and nothing else is the upgrade that the official patch makes.
     if not any(template in grammar for template in _GRAMMARS):
@@ -280,4 +310,9 @@ def read_game_file(path: Path) -> Source:
     match = _TASK_LINE.search(grammar)
     if match is None:
         raise GameError(f"The grammar of {path} names no task ('Your task is to: ...'); download it again.")
-    return Source(problem, match[1])
+    return Source(problem, _sentence(match[1]))
+
+
+def _sentence(task: str) -> str:
+    """A task with one full stop: the official grammar sets it, and only some records repeat it."""
+    return task.rstrip(" .") + "."

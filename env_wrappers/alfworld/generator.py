@@ -16,7 +16,7 @@ from env_wrappers.alfworld.oracle import solution
 from env_wrappers.alfworld.pddl import Placement, write_problem
 from env_wrappers.alfworld.problem import TASK_TYPES, Game, parse_game
 from env_wrappers.alfworld.rooms import GoalTypes, Room, can_hold, receptacle_kind
-from env_wrappers.core import SPLITS, check_choice
+from env_wrappers.core import SPLITS, check_choice, whole_number
 
 # Of all games, judged by what one can read in them, three fifths may be train's and one fifth each of the others'. So
 # no two splits share a game, even where rooms are so small that the same one comes up twice.
@@ -93,8 +93,12 @@ class GeneratorConfig:
             ("max_objects", 2, "the two objects of pick_two_obj_and_place"),
         ):
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name}={value}: a game needs {least} at least ({why}); raise it, or leave it None.")
+            number = whole_number(value)
+            if value is not None and (number is None or number < least):
+                raise ValueError(
+                    f"{name}={value!r}: a game needs a number of {least} at least ({why}); raise it, or leave it None."
+                )
+            object.__setattr__(self, name, number)  # a plain int, of numpy's too
         for task_type in self.task_types or ():
             if not any(rooms.goals(task_type, number) for number in rooms.split_rooms("train", self.room_kinds)):
                 raise ValueError(

@@ -2,7 +2,7 @@
 
 Gymnasium wrappers, text to text, for any text environment. `wrap` puts them in their order:
 
-    environment <- ActionParsing <- InvalidActionPenalty <- Prompting <- the agent
+    environment <- KeptContract <- ActionParsing <- InvalidActionPenalty <- Prompting <- the agent
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 import gymnasium
 
+from env_wrappers.contract import KeptContract
 from env_wrappers.prompting.parsing import ActionParsing, InvalidActionPenalty
 from env_wrappers.prompting.prompt import Prompting
 from env_wrappers.prompting.templates import BARE, INSTRUCTED, TEMPLATES, Template
@@ -37,7 +38,7 @@ def wrap(
         show_admissible: whether messages list the admissible actions.
         invalid_action_penalty: taken from the reward of a turn whose action is invalid, unit of reward; 0 or more.
     """
-    wrapped: gymnasium.Env[Any, Any] = ActionParsing(env, style)
+    wrapped: gymnasium.Env[Any, Any] = ActionParsing(KeptContract(env), style)
     if invalid_action_penalty:
         wrapped = InvalidActionPenalty(wrapped, invalid_action_penalty)
     return Prompting(wrapped, template=template, history=history, show_admissible=show_admissible)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from env_wrappers.core import check_choice
+from env_wrappers.core import check_choice, whole_number
 from env_wrappers.java import JavaEnv
 from env_wrappers.replay import Scene
 from env_wrappers.scienceworld.actions import MIN_ACTIONS, RESTART, choose_actions
@@ -76,14 +76,16 @@ class ScienceWorldEnv(JavaEnv):
                 f"simplifications={self._simplifications}: without electrical actions {', '.join(electric)} cannot be "
                 "solved; choose other task_types, or simplifications without it."
             )
-        if not isinstance(max_actions, int) or max_actions < MIN_ACTIONS:
+        most = whole_number(max_actions)
+        if most is None or most < MIN_ACTIONS:
             raise ValueError(
                 f"max_actions={max_actions!r}: give {MIN_ACTIONS} or more, or a type of action would go unlisted."
             )
-        if num_tasks is not None and (not isinstance(num_tasks, int) or num_tasks < 1):
+        number = whole_number(num_tasks)
+        if num_tasks is not None and (number is None or number < 1):
             raise ValueError(f"num_tasks={num_tasks!r}: give a number of variations of each type, 1 or more, or None.")
-        self._max_actions = max_actions
-        self._num_tasks = num_tasks
+        self._max_actions = most
+        self._num_tasks = number
 
     def tasks(self, split: str) -> list[str]:
         check_choice("split", split, self.splits)

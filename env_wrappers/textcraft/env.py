@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from env_wrappers.core import PLAIN_SPLITS, TextEnv, check_choice, choose_task
+from env_wrappers.core import PLAIN_SPLITS, TextEnv, check_choice, check_limits, choose_task, whole_number
 from env_wrappers.textcraft.recipes import book, depth
 from env_wrappers.textcraft.tasks import DEPTHS, MAX_GET, Rules, Task, goals, make_task, plan
 
@@ -57,18 +57,16 @@ class TextCraftEnv(TextEnv):
         """
         super().__init__()
         self.render_mode = render_mode
-        chosen = (depths,) if isinstance(depths, int) else tuple(depths)
+        one = whole_number(depths)
+        several = depths if one is None and isinstance(depths, Iterable) else (one,)
+        chosen = tuple(whole_number(entry) for entry in several)
         if not chosen or set(chosen) - set(DEPTHS):
             raise ValueError(f"depths={depths!r}: choose from {', '.join(map(str, DEPTHS))}.")
-        if not isinstance(distractors, int) or not 0 <= distractors <= 60:
+        number = whole_number(distractors)
+        if number is None or not 0 <= number <= 60:
             raise ValueError(f"distractors={distractors!r}: give a number of recipes from 0 to 60.")
-        self.rules = Rules(seed, tuple(sorted(set(chosen))), distractors)
-        limits = dict(num_tasks or {})
-        for split, number in limits.items():
-            check_choice("a split in num_tasks", split, PLAIN_SPLITS)
-            if not isinstance(number, int) or number < 1:
-                raise ValueError(f"num_tasks[{split!r}]={number!r}: give a number of tasks, 1 or more.")
-        self._num_tasks = DEFAULT_NUM_TASKS | limits
+        self.rules = Rules(seed, tuple(depth for depth in DEPTHS if depth in chosen), number)
+        self._num_tasks = DEFAULT_NUM_TASKS | check_limits(num_tasks, PLAIN_SPLITS, least=1)
         self._task_id = ""
         self._inventory: dict[str, int] = {}
         self._observation = ""

@@ -6,10 +6,10 @@ import os
 import re
 import threading
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
-from env_wrappers.core import PLAIN_SPLITS, check_choice
+from env_wrappers.core import PLAIN_SPLITS, check_choice, check_limits
+from env_wrappers.data_files import data_path
 from env_wrappers.replay import ReplayEnv, Scene
 from env_wrappers.textworld.games import DIFFICULTIES, KINDS, game_file, parse_task
 
@@ -79,16 +79,13 @@ class TextWorldEnv(ReplayEnv):
         for name in names:
             check_choice("kind", name, tuple(KINDS))
         check_choice("difficulty", difficulty, DIFFICULTIES)
-        limits = dict(num_tasks or {})
-        for split, number in limits.items():
-            check_choice("a split in num_tasks", split, PLAIN_SPLITS)
-            if not isinstance(number, int) or number < 1:
-                raise ValueError(f"num_tasks[{split!r}]={number!r}: give a number of tasks of each kind, 1 or more.")
         self.kinds = tuple(sorted(set(names)))
         self._difficulty = difficulty
-        self._folder = None if folder is None else Path(folder).expanduser().absolute()
+        self._folder = None if folder is None else data_path("folder", folder).absolute()
+        if self._folder is not None and self._folder.exists() and not self._folder.is_dir():
+            raise ValueError(f"folder={folder!r} is a file; give a folder to keep games in, or leave it out.")
         self._seed = seed
-        self._num_tasks = DEFAULT_NUM_TASKS | limits
+        self._num_tasks = DEFAULT_NUM_TASKS | check_limits(num_tasks, PLAIN_SPLITS, least=1)
 
     def tasks(self, split: str) -> list[str]:
         check_choice("split", split, self.splits)

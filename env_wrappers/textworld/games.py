@@ -118,12 +118,25 @@ def game_file(task: str, difficulty: str, seed: int, folder: Path | None) -> Pat
     place = folder or _temporary_folder()
     path = place / f"{difficulty}-{seed}-{task.replace('/', '-')}.z8"
     with _making[path]:
-        if not path.exists():
+        if not _whole(path):
             place.mkdir(parents=True, exist_ok=True)
             if folder is None:
                 _prune(place)
             _make(made_from, path)
     return path
+
+
+def _whole(path: Path) -> bool:
+    """Whether the two files of a game are there, and not cut off: then it is made anew."""
+    description = path.with_suffix(".json")
+    if not path.is_file() or not description.is_file():
+        return False
+    with path.open("rb") as game, description.open("rb") as told:
+        # The header of a story file of version 8 says its length, in units of eight bytes, without padding.
+        length = 8 * int.from_bytes(game.read(0x1C)[0x1A:], "big")
+        told.seek(0, os.SEEK_END)
+        told.seek(max(0, told.tell() - 16))
+        return 0 < length <= path.stat().st_size and told.read().rstrip().endswith(b"}")
 
 
 def _make(made_from: Recipe, path: Path) -> None:

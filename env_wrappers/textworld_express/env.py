@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from env_wrappers.core import check_choice
+from env_wrappers.core import check_choice, whole_number
 from env_wrappers.java import JavaEnv
 from env_wrappers.replay import Scene
 
@@ -52,11 +52,12 @@ class TextWorldExpressEnv(JavaEnv):
         names = [name.strip() for name in games.split(",")] if isinstance(games, str) else list(games)
         for name in (*names, *(game_params or {})):
             check_choice("game", name, GAMES)
-        if not isinstance(num_tasks, int) or not 1 <= num_tasks <= FOLD_SIZE:
+        number = whole_number(num_tasks)
+        if number is None or not 1 <= number <= FOLD_SIZE:
             raise ValueError(f"num_tasks={num_tasks!r}: each game has {FOLD_SIZE} seeds a split; give 1 to that many.")
         self.games = tuple(sorted(set(names)))
         self._params = dict(game_params or {})
-        self._num_tasks = num_tasks
+        self._num_tasks = number
 
     def tasks(self, split: str) -> list[str]:
         check_choice("split", split, self.splits)

@@ -24,6 +24,8 @@ from typing import Any
 import numpy as np
 
 from env_wrappers.cache import cache_folder
+from env_wrappers.core import whole_number
+from env_wrappers.data_files import data_path
 from env_wrappers.webshop import generator, goals, official
 from env_wrappers.webshop.index import Array, Index, Postings, PostingsBuilder, Texts, load_array, save_arrays
 from env_wrappers.webshop.products import Product
@@ -115,21 +117,19 @@ def open_catalogue(catalogue: str | os.PathLike[str] | None, num_products: int, 
         ValueError: an argument is out of range.
     """
     if catalogue is None:
-        if not isinstance(num_products, int) or not 1 <= num_products <= generator.MAX_PRODUCTS:
+        number = whole_number(num_products)
+        if number is None or not 1 <= number <= generator.MAX_PRODUCTS:
             raise ValueError(f"num_products={num_products!r}: give a number from 1 to {generator.MAX_PRODUCTS:,}.")
-        return _open_generated(num_products, seed)
-    text = os.path.expanduser(os.path.expandvars(os.fspath(catalogue)))
-    if "$" in text:
-        raise ValueError(
-            f"catalogue={catalogue!r} names an environment variable that is not set; set it to the data folder."
-        )
-    folder = Path(text).resolve()
+        return _open_generated(number, seed)
+    folder = data_path("catalogue", catalogue).resolve()
     if not folder.is_dir():
         raise FileNotFoundError(
             f"catalogue={catalogue!r}: no folder {folder}. Give the one with the official files, or leave catalogue "
             "out for a generated one."
         )
     files = official.find_files(folder)
+    for path in files.present():
+        official.check_readable(path)
     stamp = tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files.present())
     return _open_official(folder, files, stamp)
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from env_wrappers.core import TextEnv, check_choice
+from env_wrappers.core import TextEnv, check_choice, check_limits, whole_number
 from env_wrappers.webshop.catalogue import Catalogue, open_catalogue
 from env_wrappers.webshop.goals import DIVISIONS, KINDS, SPLITS
 from env_wrappers.webshop.nouns import title_nouns
@@ -82,11 +82,7 @@ class WebShopEnv(TextEnv):
         self.render_mode = render_mode
         self._kind, self._division = goals, division
         self._normalise, self._reward = bool(normalise_goal_colors), reward
-        self._limits = dict(num_tasks or {})
-        for split, number in self._limits.items():
-            check_choice("a split in num_tasks", split, SPLITS)
-            if not isinstance(number, int) or number < 0:
-                raise ValueError(f"num_tasks[{split!r}]={number!r}: give a number of tasks, 0 or more.")
+        self._limits = check_limits(num_tasks, SPLITS, least=0)
         self._catalogue_arguments = (catalogue, num_products, seed)
         self.catalogue: Catalogue = open_catalogue(*self._catalogue_arguments)
         self._task = ""
@@ -187,10 +183,8 @@ class WebShopEnv(TextEnv):
 
     def _number(self, task: Any) -> int:
         total = len(self.catalogue.pairs[self._kind])
-        number = None
-        if isinstance(task, int) and not isinstance(task, bool):
-            number = task
-        elif isinstance(task, str) and (match := _TASK.fullmatch(task)) and match[1] == self._kind:
+        number = whole_number(task)
+        if isinstance(task, str) and (match := _TASK.fullmatch(task)) and match[1] == self._kind:
             number = int(match[2])
         if number is None or not 0 <= number < total:
             raise ValueError(

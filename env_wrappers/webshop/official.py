@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, TypeVar
 
+from env_wrappers.data_files import LeftOut
 from env_wrappers.webshop.nouns import title_nouns
 from env_wrappers.webshop.products import Product, Wish
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 NO_ATTRIBUTES = ("DUMMY_ATTR",)  # what the published environment gives a product without any
 SUMS = "SHA256SUMS"
@@ -82,6 +87,14 @@ def check_sums(folder: Path, files: Files) -> None:
             )
 
 
+def check_readable(path: Path) -> None:
+    """Raises CatalogueError if a file cannot be read."""
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise CatalogueError(f"{path} cannot be read ({error.strerror}); mend its permissions, or its disk.") from error
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
@@ -89,24 +102,38 @@ def sha256(path: Path) -> str:
 
 
 def read_products(files: Files) -> Iterator[Product]:
-    """The products of the official files, in their order.
+    """The products of the official files, in their order. One that is broken is left out, and said at the end.
 
     Raises:
-        CatalogueError: a file is corrupt, or a record lacks what is needed.
+        CatalogueError: a file is corrupt, or no record in it is a product.
     """
     attributes = _read(files.attributes, dict)
     wishes = _read(files.human, dict) if files.human else {}
     nouns = _read(files.nouns, dict) if files.nouns else {}
     seen: set[str] = set()
+    left_out = LeftOut()
     for number, record in enumerate(_records(files.products)):
-        place = f"{files.products}, product {number}"
-        _check(record, place)
-        asin = record["asin"]
+        asin = record.get("asin") if isinstance(record, dict) else None
         # As the published environment does: no second product of an id, and none without a proper one.
-        if asin == "nan" or len(asin) > 10 or asin in seen:
+        if isinstance(asin, str) and (asin == "nan" or len(asin) > 10 or asin in seen):
             continue
-        seen.add(asin)
-        yield _product(record, attributes.get(asin) or {}, wishes.get(asin, ()), nouns.get(asin), place)
+        try:
+            product = _product(record, attributes, wishes, nouns)
+        except _FieldError as error:
+            name = f"product {number}" + (f", {asin}" if isinstance(asin, str) else "")
+            left_out.lose(f"with a wrong {error.field}", f"{name}: {error}")
+            continue
+        seen.add(product.asin)
+        yield product
+    if not seen:
+        raise CatalogueError(f"{files.products} holds no product: {left_out or 'it is empty'}. Download it again.")
+    if left_out.broken:
+        logger.warning(
+            "%s: %d products, and left out: %s. Download the files again, all of the same release, to have all.",
+            files.products,
+            len(seen),
+            left_out,
+        )
 
 
 def _read(path: Path, kind: type) -> Any:
@@ -123,8 +150,8 @@ def _records(path: Path) -> Iterator[Any]:
     """The elements of a JSON list, one after the other: the full product file has five gigabytes."""
     decoder = json.JSONDecoder()
     number = 0
-    with path.open(encoding="utf-8") as file:
-        text = file.read(CHUNK).lstrip()
+    with path.open(encoding="utf-8-sig") as file:
+        text = _read_piece(file, CHUNK, path).lstrip()
         if not text.startswith("["):
             raise CatalogueError(f"{path} starts with {text[:20]!r} and not with a list; download it again.")
         position, rest = 1, True
@@ -138,7 +165,7 @@ def _records(path: Path) -> Iterator[Any]:
                 yield record
                 number += 1
             except json.JSONDecodeError as error:
-                more = file.read(max(CHUNK, len(text))) if rest else ""
+                more = _read_piece(file, max(CHUNK, len(text)), path) if rest else ""
                 if not more:
                     raise CatalogueError(
                         f"{path} breaks off or is damaged after {number} products ({error.msg}); download it again."
@@ -146,49 +173,89 @@ def _records(path: Path) -> Iterator[Any]:
                 text, position, rest = text[position:] + more, 0, bool(more)
 
 
-def _check(record: Any, place: str) -> None:
-    if not isinstance(record, dict):
-        raise CatalogueError(f"{place} is {record!r:.80}, not a record; download the file again.")
-    for key in _TEXT:
-        if not isinstance(record.get(key), str):
-            raise CatalogueError(f"{place}: {key} is {record.get(key)!r:.80}, not a text; download the file again.")
-    if not isinstance(record.get("small_description"), str | list):
-        raise CatalogueError(
-            f"{place}: small_description is {record.get('small_description')!r:.80}, neither a text nor a list of "
-            "texts; download the file again."
-        )
+def _read_piece(file: TextIO, characters: int, path: Path) -> str:
+    try:
+        return file.read(characters)
+    except UnicodeDecodeError as error:
+        raise CatalogueError(f"{path} is no text in UTF-8 ({error}); download it again.") from error
+
+
+class _FieldError(Exception):
+    """A field of a record is not as the official files have it."""
+
+    def __init__(self, field: str, value: Any, wanted: str) -> None:
+        super().__init__(f"{field} is {value!r:.80}, not {wanted}")
+        self.field = field
+
+
+def _field(name: str, value: Any, wanted: str, read: Callable[[Any], T]) -> T:
+    """What `read` makes of a field. `wanted` is for the message."""
+    try:
+        return read(value)
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise _FieldError(name, value, wanted) from error
 
 
 def _product(
-    record: Mapping[str, Any], extra: Mapping[str, Any], wishes: Any, nouns: list[str] | None, place: str
+    record: Any, all_attributes: Mapping[str, Any], all_wishes: Mapping[str, Any], all_nouns: Mapping[str, Any]
 ) -> Product:
-    bullets = record["small_description"]
-    try:
-        return Product(
-            asin=record["asin"],
-            title=record["name"],
-            description=record["full_description"],
-            bullets=tuple(map(str, bullets)) if isinstance(bullets, list) else (bullets,),
-            prices=_prices(record.get("pricing")),
-            options=_options(record.get("customization_options") or {}),
-            attributes=tuple(extra.get("attributes", NO_ATTRIBUTES)),
-            # Nothing published fails without these until the product is bought.
-            category=record.get("category") or "",
-            query=record["query"].lower().strip(),
-            product_category=record.get("product_category") or "",
-            nouns=title_nouns(record["name"]) if nouns is None else tuple(nouns),
-            instruction=extra.get("instruction"),
-            instruction_attributes=tuple(extra.get("instruction_attributes") or ()),
-            wishes=tuple(
-                Wish(wish["instruction"], tuple(wish["instruction_attributes"]), tuple(wish["instruction_options"]))
-                for wish in wishes
-            ),
-        )
-    except (KeyError, TypeError, AttributeError, InvalidOperation) as error:
-        raise CatalogueError(
-            f"{place} ({record['asin']}) has not the official form ({type(error).__name__}: {error}); download the "
-            "files again, all of the same release."
-        ) from error
+    if not isinstance(record, dict):
+        raise _FieldError("record", record, "a record")
+    asin, name, description, query = (_field(key, record.get(key), "a text", _text) for key in _TEXT)
+    extra = _field("attributes", all_attributes.get(asin) or {}, "a record", _record)
+    nouns = all_nouns.get(asin)
+    return Product(
+        asin=asin,
+        title=name,
+        description=description,
+        bullets=_field("small_description", record.get("small_description"), "a text or a list of texts", _bullets),
+        prices=_field("pricing", record.get("pricing"), "a price such as '$12.99' or '$10.00 to $12.99'", _prices),
+        options=_field("customization_options", record.get("customization_options") or {}, "values by name", _options),
+        attributes=_field("attributes", extra.get("attributes", NO_ATTRIBUTES), "a list of texts", _texts),
+        # Nothing published fails without these until the product is bought.
+        category=_field("category", record.get("category") or "", "a text", _text),
+        query=query.lower().strip(),
+        product_category=_field("product_category", record.get("product_category") or "", "a text", _text),
+        nouns=title_nouns(name) if nouns is None else _field("title nouns", nouns, "a list of texts", _texts),
+        instruction=_field("instruction", extra.get("instruction"), "a text or null", _text_or_none),
+        instruction_attributes=_field(
+            "instruction_attributes", extra.get("instruction_attributes") or (), "a list of texts", _texts
+        ),
+        wishes=_field("human instructions", all_wishes.get(asin, ()), "a list of instructions", _wishes),
+    )
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _text_or_none(value: Any) -> str | None:
+    return None if value is None else _text(value)
+
+
+def _record(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError
+    return value
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple):
+        raise TypeError
+    return tuple(map(_text, value))
+
+
+def _bullets(value: Any) -> tuple[str, ...]:
+    return tuple(map(str, value)) if isinstance(value, list) else (_text(value),)
+
+
+def _wishes(value: Any) -> tuple[Wish, ...]:
+    return tuple(
+        Wish(_text(wish["instruction"]), _texts(wish["instruction_attributes"]), _texts(wish["instruction_options"]))
+        for wish in value
+    )
 
 
 def _prices(text: str | None) -> tuple[float, ...]:

@@ -1,6 +1,7 @@
 """`proxmo play`: play a task in the terminal, or watch an agent play it.
 
     proxmo play env_wrappers/ALFWorld-v0
+    proxmo play my_module:MyEnv env_config.size=3
     proxmo play tuned_examples/quickstart.py --split valid_unseen
     proxmo play tuned_examples/quickstart.py --agent runs/quickstart-20260102-030405
     proxmo play env_wrappers/ALFWorld-v0 --task generated/valid_unseen/000003 --agent expert
@@ -98,7 +99,9 @@ def completing(choices: Sequence[str]) -> Any:
 def parse(argv: list[str]) -> argparse.Namespace:
     """Read and check the command line; exits with a message as argparse does."""
     parser = argparse.ArgumentParser(prog="proxmo play", description="Play a task, or watch an agent play it.")
-    parser.add_argument("env", metavar="ENV_ID|FILE.py", help="a Gymnasium id, or a tuned example")
+    parser.add_argument(
+        "env", metavar="ENV_ID|MODULE:NAME|FILE.py", help="a Gymnasium id, your class or function, or a tuned example"
+    )
     parser.add_argument("settings", nargs="*", metavar="key=value", help="what to change in the config")
     parser.add_argument("--task", metavar="ID", help="the task (default: one at random)")
     parser.add_argument("--split", default="train", help="where a random task comes from (default: train)")
@@ -136,6 +139,8 @@ def _config(arguments: argparse.Namespace) -> ProxMOConfig:
     if arguments.env.endswith(".py"):
         config = load_example(Path(arguments.env)).config
     else:
+        if str(Path.cwd()) not in sys.path:
+            sys.path.insert(0, str(Path.cwd()))  # as `python -m` does, so that a module in this folder is found
         config = ProxMOConfig().environment(arguments.env)
     apply_settings(config, arguments.settings)
     return config
@@ -143,7 +148,7 @@ def _config(arguments: argparse.Namespace) -> ProxMOConfig:
 
 def _play(arguments: argparse.Namespace, config: ProxMOConfig, console: Console) -> int:
     from proxmo_rllib.evaluation.players import play_task
-    from proxmo_rllib.rollouts.environments import make_text_env
+    from proxmo_rllib.rollouts.environments import env_name, make_text_env
 
     seed = random.SystemRandom().randrange(2**31) if arguments.seed is None else arguments.seed
     config = _prompting(arguments, config)
@@ -153,7 +158,8 @@ def _play(arguments: argparse.Namespace, config: ProxMOConfig, console: Console)
     task = arguments.task
     if task is None and hasattr(bare, "tasks"):
         task = random.Random(seed).choice(bare.tasks(arguments.split))
-    console.print(f"{config.env}, task {task}" if task else str(config.env), style="dim", markup=False)
+    name = env_name(config.env)
+    console.print(f"{name}, task {task}" if task else name, style="dim", markup=False)
     limit = arguments.max_turns or (config.max_turns if arguments.agent else sys.maxsize)
     human = not arguments.agent
     ending = ""

@@ -57,15 +57,17 @@ def dry_run(config: ProxMOConfig, policy_exists: bool = True) -> tuple[list[Chec
         FileNotFoundError: data that the environment needs is not there.
     """
     from proxmo_rllib.algorithm import ProxMO
-    from proxmo_rllib.rollouts.environments import check_first_prompt, make_text_env, split_tasks
+    from proxmo_rllib.rollouts.environments import begin, check_first_prompt, env_name, make_text_env, split_tasks
 
     config.validate()
     checks = [Check("config", OK, f"{config.num_groups} groups x {config.group_size}, {config.advantage_estimator}")]
     env = make_text_env(config)
     try:
         tasks = split_tasks(env, config)
-        checks.append(Check("environment", OK, f"{config.env}, {len(tasks):,} tasks in split {config.split!r}"))
-        message, _ = env.reset(seed=0, options={"task": tasks[0]} if tasks[0] else None)
+        checks.append(
+            Check("environment", OK, f"{env_name(config.env)}, {len(tasks):,} tasks in split {config.split!r}")
+        )
+        message, _ = begin(env, tasks[0])
     finally:
         env.close()
     if config.panel is not None:
@@ -103,13 +105,13 @@ def _check_model(config: ProxMOConfig, policy_exists: bool) -> Check:
 
 
 def _check_panel(config: ProxMOConfig) -> Check:
-    from proxmo_rllib.rollouts.environments import make_text_env
+    from proxmo_rllib.rollouts.environments import begin, make_text_env
 
     panel = config.panel
     assert panel is not None
     env = make_text_env(config, panel.env_id, dict(panel.env_kwargs))
     try:
-        env.reset(seed=0, options={"task": panel.tasks[0]})
+        begin(env, panel.tasks[0])
     finally:
         env.close()
     return Check("panel", OK, f"{panel.name}@{panel.digest[:12]}, {len(panel)} tasks")

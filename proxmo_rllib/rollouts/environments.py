@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import gymnasium
 
 import env_wrappers  # noqa: F401 (registers its environments with Gymnasium)
+from env_wrappers.conformance import PLAIN_ACTIONS, resolve
+from env_wrappers.contract import ContractError, construct, read_tasks
 from env_wrappers.prompting import wrap
 from proxmo_rllib.policies.loading import load_tokenizer, max_positions
 from proxmo_rllib.rollouts.conversation import ChatFormat, Conversation
 
 _MAX_THREADS = 64
-#: What an environment's info must say, since nothing else does: a reward may be shaped, an end may be a failure.
-SUCCESS_MISSING = (
-    "its info has no key 'success'. Put it into the info of reset and of every step: False until the task is solved, "
-    "then True"
-)
 
 
 def make_text_env(config: Any, env: Any = None, env_config: Mapping[str, Any] | None = None) -> gymnasium.Env[str, str]:
     """An environment inside the configured prompting wrappers.
 
     Args:
-        config: a ProxMOConfig. Its `env` is a Gymnasium id, an environment class, a callable that takes `env_config`,
-            or a name registered with Ray Tune.
+        config: a ProxMOConfig. Its `env` is a Gymnasium id, an environment class or a function that makes one, called
+            with `env_config` as keyword arguments or as one dictionary; "module:Name" of any of these; or a name
+            registered with Ray Tune.
         env: another environment than the config's.
         env_config: its settings.
     """
@@ -51,14 +49,16 @@ def make_bare_env(env: Any, env_config: dict[str, Any]) -> gymnasium.Env[str, st
     Raises:
         ValueError: there is no such environment, or it does not accept its settings.
     """
+    if isinstance(env, str) and ":" in env:
+        env = resolve(env)
+    if isinstance(env, gymnasium.Env):
+        raise ValueError(
+            f"env={env!r} is one environment, and a rollout makes many; pass its class, a function that makes it, or a "
+            "Gymnasium id."
+        )
     if callable(env):
-        try:
-            return env(**env_config) if isinstance(env, type) else env(env_config)
-        except TypeError as error:
-            how = "its keyword arguments" if isinstance(env, type) else "one dictionary"
-            raise ValueError(
-                f"env_config={env_config!r}: {env.__name__} does not accept it as {how}: {error}"
-            ) from error
+        with _said_as_its_own(env_name(env), "making it"):
+            return construct(env, env_config)  # type: ignore[no-any-return]
     from ray.tune.registry import ENV_CREATOR, _global_registry
 
     if _global_registry.contains(ENV_CREATOR, env):
@@ -78,6 +78,35 @@ def make_bare_env(env: Any, env_config: dict[str, Any]) -> gymnasium.Env[str, st
         raise ValueError(f"env_config={env_config!r}: {env} does not accept it: {error}") from error
 
 
+def env_name(env: Any) -> str:
+    """What messages call an environment: its id, or module and name of its class or function."""
+    return f"{env.__module__}:{env.__qualname__}" if hasattr(env, "__qualname__") else str(env)
+
+
+@contextlib.contextmanager
+def _said_as_its_own(name: str, where: str) -> Iterator[None]:
+    """What an environment raises before anything has started becomes an error in words, as all that a check finds."""
+    try:
+        yield
+    except (ValueError, OSError):  # they say what is wrong, or which file is not there
+        raise
+    except (Exception, SystemExit) as error:
+        raise ValueError(
+            f"{name}, {where}: raised {type(error).__name__}: {error}. Mend it: every episode would end so."
+        ) from error
+
+
+def begin(env: gymnasium.Env[str, str], task: str) -> tuple[str, dict[str, Any]]:
+    """The first message and info of a task, "" for that of an environment without tasks.
+
+    Raises:
+        ValueError: the environment broke its contract, or raised.
+        OSError: a file that it needs is not there.
+    """
+    with _said_as_its_own(type(env.unwrapped).__name__, f"reset of task {task!r}"):
+        return env.reset(seed=0, options={"task": task} if task else None)
+
+
 def chat_format(config: Any) -> ChatFormat:
     """The policy's chat template, taken apart."""
     return ChatFormat.from_tokenizer(load_tokenizer(config.pretrained), config.system_message)
@@ -92,17 +121,24 @@ def split_tasks(env: gymnasium.Env[str, str], config: Any) -> list[str]:
     bare: Any = env.unwrapped
     if not hasattr(bare, "tasks"):
         return [""]
-    tasks = list(bare.tasks(config.split))
+
+    def refuse(rule: str, what: str, remedy: str) -> None:
+        raise ContractError(f"{type(bare).__name__}, tasks({config.split!r}): {what}. {remedy}")
+
+    with _said_as_its_own(type(bare).__name__, f"tasks({config.split!r})"):
+        tasks = read_tasks(bare.tasks(config.split), refuse)
     if not tasks:
         raise ValueError(
-            f"split={config.split!r}: {config.env} has no task in it with env_config={dict(config.env_config)}; choose "
-            "another split or loosen the filters."
+            f"split={config.split!r}: {env_name(config.env)} has no task in it with "
+            f"env_config={dict(config.env_config)}; choose another split or loosen the filters."
         )
     return tasks
 
 
 def check_first_prompt(config: Any) -> list[int]:
     """Token ids of the first prompt of the first task: finds a wrong environment, template or context length at once.
+
+    Plays one turn, since what a step returns is asked as much of as what a reset does.
 
     Raises:
         ValueError: the environment, the split, the chat template or the context length is wrong; says which.
@@ -117,16 +153,10 @@ def check_first_prompt(config: Any) -> list[int]:
     env = make_text_env(config)
     try:
         task = split_tasks(env, config)[0]
-        message, info = env.reset(seed=0, options={"task": task} if task else None)
+        message, info = begin(env, task)
+        _try_a_step(env, info)
     finally:
         env.close()
-    if not isinstance(info["anchor"], str):
-        raise ValueError(
-            f"env={config.env!r}: reset returned an observation of type {type(info['anchor']).__name__}; an agent that "
-            "reads needs a str. Wrap the environment in one that says its observations in words."
-        )
-    if "success" not in info:
-        raise ValueError(f"env={config.env!r}: {SUCCESS_MISSING}.")
     conversation = Conversation(chat, append=True)
     conversation.say(message)
     room = config.max_model_len - config.max_response_tokens
@@ -137,6 +167,12 @@ def check_first_prompt(config: Any) -> list[int]:
             f"for {room}; raise max_model_len or shorten the prompt."
         )
     return conversation.token_ids
+
+
+def _try_a_step(env: gymnasium.Env[str, str], info: Mapping[str, Any]) -> None:
+    action = next((a for a in info.get("admissible_actions", ()) if "<" not in a), PLAIN_ACTIONS[0])
+    with _said_as_its_own(type(env.unwrapped).__name__, f"step({action!r})"):
+        env.step(action)
 
 
 class EnvPool:
@@ -156,7 +192,7 @@ class EnvPool:
         #: One environment for questions about spaces and tasks; it is lent to episodes too.
         self.probe = make()
         self._free = [self.probe]
-        metadata: Mapping[str, Any] = self.probe.unwrapped.metadata
+        metadata: Mapping[str, Any] = self.probe.unwrapped.metadata or {}
         in_threads = metadata.get("blocking", True) and metadata.get("thread_safe", True)
         self._threads = ThreadPoolExecutor(min(limit, _MAX_THREADS), "env") if in_threads else None
         self._gate: tuple[asyncio.AbstractEventLoop, asyncio.Semaphore] | None = None

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from env_wrappers.contract import ContractError
 from proxmo_rllib.rollouts.agents import Agent
 from proxmo_rllib.rollouts.conversation import ChatFormat, Conversation
-from proxmo_rllib.rollouts.environments import SUCCESS_MISSING, EnvPool, Lease
+from proxmo_rllib.rollouts.environments import EnvPool, Lease
 from proxmo_rllib.types import Assignment, Completion, Episode, Group, Status, Turn
 
 logger = logging.getLogger(__name__)
@@ -114,20 +114,21 @@ async def play_episode(
         status = await _play(lease, agent, chat, assignment, turns, info, append, max_turns, max_prompt_tokens)
         error = None
     except EnvironmentFailure as failure:
-        logger.warning("Task %r: %s", assignment.task, failure, exc_info=failure.__cause__)
+        # What raised shows where; of what was returned the words say all.
+        trace = None if isinstance(failure.__cause__, ContractError) else failure.__cause__
+        logger.warning("Task %r: %s", assignment.task, failure, exc_info=trace)
         status, error = Status.ERROR, f"task {assignment.task!r}: {failure}"
         if failure.__cause__ is not None:
             lease.discard()
-    score = info.get("score")
     return Episode(
         episode_id=f"{assignment.group_id}-{index}",
         group_id=assignment.group_id,
         task=assignment.task,
-        task_type=str(info.get("task_type", "")),
+        task_type=info.get("task_type", ""),
         seed=assignment.seed,
         turns=tuple(turns),
         status=status,
-        score=None if score is None else float(score),
+        score=info.get("score"),
         error=error,
     )
 
@@ -156,14 +157,12 @@ async def _play(
                 f"its first prompt has {len(conversation.token_ids)} tokens, and there is room for "
                 f"{max_prompt_tokens} (max_model_len - max_response_tokens); raise max_model_len or shorten the prompt"
             )
-        anchor = str(info["anchor"])
+        anchor = info["anchor"]
         completion = await _answer(agent, conversation.token_ids, anchor, info)
         conversation.reply(completion.token_ids)
         response = chat.decode_response(completion.token_ids)
         message, reward, terminated, truncated, info = await _call(lease.step, response)
         last_info.update(info)
-        if not math.isfinite(reward):
-            raise EnvironmentFailure(f"the environment's step gave the reward {reward}")
         turns.append(
             Turn(
                 context_ids=context_ids,
@@ -173,15 +172,13 @@ async def _play(
                 policy_version=completion.policy_version,
                 anchor=anchor,
                 response=response,
-                action=str(info["action"]),
-                action_valid=bool(info["action_valid"]),
-                reward=float(reward),
+                action=info["action"],
+                action_valid=info["action_valid"],
+                reward=reward,
                 demonstration=completion.demonstration,
             )
         )
         if terminated or truncated or len(turns) >= max_turns:
-            if "success" not in info:
-                raise EnvironmentFailure(SUCCESS_MISSING)
             if info["success"]:
                 return Status.SUCCESS
             return Status.FAILURE if terminated else Status.TRUNCATED
@@ -197,7 +194,9 @@ async def _answer(agent: Agent, prompt_ids: list[int], observation: str, info: d
 async def _call(method: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
     try:
         return await method(*args, **kwargs)
-    except Exception as error:
+    except ContractError as error:
+        raise EnvironmentFailure(str(error)) from error
+    except (Exception, SystemExit) as error:  # a sys.exit would end everybody's episodes
         raise EnvironmentFailure(
             f"the environment's {method.__name__} raised {type(error).__name__}: {error}"
         ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 
 import pytest
 
@@ -149,3 +150,31 @@ def test_an_environment_without_an_expert_is_said():
 
     with pytest.raises(ValueError, match=r"CartPole.*has none.*plan"):
         make_script("expert", gymnasium.make("CartPole-v1"), random.Random(0))
+
+
+@pytest.mark.parametrize("name", ["Corridor", "make_corridor"])
+def test_an_environment_of_ones_own_is_played_by_module_and_name(tmp_path, monkeypatch, capsys, name):
+    (tmp_path / f"mine_{name.lower()}.py").write_text(
+        "import gymnasium\n"
+        "from env_wrappers.core import AnyText\n"
+        "class Corridor(gymnasium.Env):\n"
+        "    observation_space = action_space = AnyText()\n"
+        "    def __init__(self, length=2):\n"
+        "        self.length = length\n"
+        "    def reset(self, *, seed=None, options=None):\n"
+        "        self.place = 0\n"
+        "        return 'A corridor.', {'success': False}\n"
+        "    def step(self, action):\n"
+        "        self.place += 1\n"
+        "        won = self.place == self.length\n"
+        "        return f'Place {self.place}.', float(won), won, False, {'success': won}\n"
+        "def make_corridor(config):\n"
+        "    return Corridor(**config)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    monkeypatch.setattr("sys.stdin", io.StringIO("walk\nwalk\nwalk\n"))
+    assert play.main([f"mine_{name.lower()}:{name}", "env_config.length=3"]) == 0
+    assert "success after 3 turns" in capsys.readouterr().out
+    assert play.main([f"mine_{name.lower()}:Nothing"]) == 1
+    assert "neither has nor registers 'Nothing'" in capsys.readouterr().err

@@ -76,7 +76,7 @@ def write_game() -> WriteGame:
                 grammar = grammar.replace(new, old)
             grammar = grammar[: grammar.index("action help")]
             domain = domain[: domain.index("(:action help")] + ")\n"
-        grammar = grammar.replace("UNKNOWN GOAL.", record["task"])
+        grammar = grammar.replace("UNKNOWN GOAL", record["task"])
         game = {"pddl_domain": domain, "grammar": grammar, "pddl_problem": record["pddl_problem"]}
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps(game | {"solvable": solvable, "walkthrough": []}))

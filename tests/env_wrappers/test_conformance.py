@@ -60,9 +60,9 @@ class NoSuccess(Good):
         return {key: value for key, value in super().info().items() if key != "success"}
 
 
-class NumpySuccess(Good):
+class WordSuccess(Good):
     def info(self):
-        return super().info() | {"success": np.bool_(False)}
+        return super().info() | {"success": str(super().info()["success"])}
 
 
 class BareReset(Good):
@@ -195,8 +195,8 @@ class NoEnv:
 @pytest.mark.parametrize(
     ("env", "rule", "where", "remedy"),
     [
+        (WordSuccess, "success", "reset", "True or False"),
         (NoSuccess, "success", "reset", "info of reset and of every step"),
-        (NumpySuccess, "success", "reset", "bool"),
         (BareReset, "signature", "reset", "seed=None, options=None"),
         (OldStep, "signature", "step", "terminated, truncated"),
         (ArrayObservations, "observation", "reset", "Return a str"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import types
 from collections.abc import Callable
@@ -13,10 +14,10 @@ import pytest
 from ray.tune import register_env
 
 from env_wrappers.panels import Panel
-from proxmo_rllib import ProxMOConfig
+from proxmo_rllib import ProxMO, ProxMOConfig
 from proxmo_rllib.rollouts import TextEnvRunner
 from proxmo_rllib.rollouts.agents import RandomScript
-from proxmo_rllib.rollouts.environments import check_first_prompt, make_text_env, split_tasks
+from proxmo_rllib.rollouts.environments import check_first_prompt, env_name, make_text_env, split_tasks
 from proxmo_rllib.types import Assignment, Episode, Status
 
 
@@ -121,6 +122,20 @@ def as_creator(env: Any) -> Any:
     return lambda settings: env(**settings)
 
 
+def as_function_with_keywords(env: Any) -> Any:
+    return lambda size=1: env(size)
+
+
+def as_partial(env: Any) -> Any:
+    return functools.partial(env)
+
+
+def as_class_in_a_module(env: Any) -> Any:
+    sys.modules["another_module"] = types.ModuleType("another_module")
+    sys.modules["another_module"].Own = env  # type: ignore[attr-defined]
+    return "another_module:Own"
+
+
 def as_registered_with_ray(env: Any) -> Any:
     register_env("obedient", lambda settings: env(**settings))
     return "obedient"
@@ -139,7 +154,17 @@ def as_module(env: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    "name", [as_class, as_creator, as_registered_with_ray, as_registered_with_gymnasium, as_module]
+    "name",
+    [
+        as_class,
+        as_creator,
+        as_function_with_keywords,
+        as_partial,
+        as_class_in_a_module,
+        as_registered_with_ray,
+        as_registered_with_gymnasium,
+        as_module,
+    ],
 )
 def test_an_environment_is_named_in_every_way_that_rllib_and_gymnasium_know(
     config: ProxMOConfig, obedient_env: Any, name: Callable[[Any], Any]
@@ -148,6 +173,8 @@ def test_an_environment_is_named_in_every_way_that_rllib_and_gymnasium_know(
     env = make_text_env(config)
     assert split_tasks(env, config) == ["train-0", "train-1", "train-2"]
     assert env.reset(seed=0, options={"task": "train-1"})[0] == "train-1 begins with 0"
+    assert env_name(config.env)
+    assert ProxMO._get_env_id_and_creator(config.env, config)[0] == config.env, "RLlib takes what a dry run takes"
 
 
 class PlainEnv(gymnasium.Env[str, str]):
@@ -198,8 +225,9 @@ class WantsSettings(PlainEnv):
     ("env", "complaint"),
     [
         (DishonestEnv, "no key 'success'.*False until the task is solved"),
-        (NumbersEnv, "observation of type float.*needs a str"),
-        (WantsSettings, "env_config={}.*keyword arguments"),
+        (NumbersEnv, "observation is 3.5 of type float.*Return a str"),
+        (WantsSettings, "env_config={}.*keyword arguments.*lambda config"),
+        (PlainEnv(), "one environment, and a rollout makes many; pass its class"),
         ("NoSuchEnv-v0", "NoSuchEnv.*env_wrappers/ALFWorld-v0.*register_env"),
         ("no_such_module:Env-v0", "no_such_module"),
     ],

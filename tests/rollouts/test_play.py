@@ -201,8 +201,8 @@ def test_a_reply_cut_by_length_is_followed_by_the_end_of_its_turn(
     ("flaw", "complaint"),
     [
         ({"success": None}, "info has no key 'success'.*False until the task is solved"),
-        ({"reward": float("nan")}, "gave the reward nan"),
-        ({"observation": None}, "step raised"),
+        ({"reward": float("nan")}, "the reward is nan.*finite"),
+        ({"observation": None}, "observation is None of type NoneType.*Return a str"),
     ],
     ids=["no success", "reward that is no number", "observation that is no text"],
 )

@@ -61,10 +61,22 @@ def test_the_file_is_read_in_pieces(official_folder: Path, monkeypatch: pytest.M
     [
         ("items_shuffle.json", lambda text: text[:-20], r"items_shuffle\.json breaks off.*after 2 products"),
         ("items_shuffle.json", lambda text: "{}", r"items_shuffle\.json starts with '\{\}'"),
-        ("items_shuffle.json", lambda text: "[3]", "product 0 is 3, not a record"),
-        ("items_shuffle.json", lambda text: text.replace('"Acme Tea"', "5"), "product 0: name is 5, not a text"),
+        (
+            "items_shuffle.json",
+            lambda text: "[3]",
+            r"holds no product: 1 with a wrong record \(product 0: record is 3, not a record",
+        ),
+        (
+            "items_shuffle.json",
+            lambda text: text.replace('"Acme Tea"', "5"),
+            "product 0, B000000001: name is 5, not a text",
+        ),
         ("items_shuffle.json", lambda text: text.replace('["Green"]', "5"), "small_description is 5"),
-        ("items_shuffle.json", lambda text: text.replace("$1,200.50", "$."), r"B000000001\) has not the official form"),
+        (
+            "items_shuffle.json",
+            lambda text: text.replace("$1,200.50", "$."),
+            r"product 0, B000000001: pricing is '\$\. to",
+        ),
         ("items_ins_v2.json", lambda text: "[]", r"items_ins_v2\.json holds a list, not a dict"),
         ("items_ins_v2.json", lambda text: text[:9], r"items_ins_v2\.json is no JSON"),
     ],
