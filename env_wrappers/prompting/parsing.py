@@ -18,12 +18,15 @@ def parse_action(response: str, style: str) -> str | None:
     """The action in a response, or None if it has not the format of the style.
 
     Args:
-        response: what the agent said.
-        style: "bare": all of it is the action. "tagged": a `<think>..</think>`, then the action between the last
-            `<action>` and `</action>`.
+        response: what the agent said, with what its prompt opened: where that ends with `<think>`, so it begins.
+        style: "bare": all of it is the action, or all that follows if it begins with a `<think>..</think>`. "tagged":
+            a `<think>..</think>`, then the action between the last `<action>` and `</action>`.
     """
     if style == "bare":
-        return response.strip() or None
+        said = response.strip()
+        if said.startswith("<think>"):
+            said = said.partition("</think>")[2].strip()
+        return said or None
     # The last pair counts: a model that thinks aloud may well quote the tags before. Plain searches and no regular
     # expression, which some responses would keep busy for minutes.
     end = response.rfind("</action>")

@@ -80,7 +80,12 @@ def make_bare_env(env: Any, env_config: dict[str, Any]) -> gymnasium.Env[str, st
 
 def chat_format(config: Any) -> ChatFormat:
     """The policy's chat template, taken apart."""
-    return ChatFormat.from_tokenizer(load_tokenizer(config.pretrained), config.system_message)
+    return ChatFormat.from_tokenizer(
+        load_tokenizer(config.pretrained),
+        config.system_message,
+        template_kwargs=config.chat_template_kwargs,
+        today=config.chat_template_date,
+    )
 
 
 def split_tasks(env: gymnasium.Env[str, str], config: Any) -> list[str]:

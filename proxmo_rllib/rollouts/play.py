@@ -160,7 +160,7 @@ async def _play(
         completion = await _answer(agent, conversation.token_ids, anchor, info)
         conversation.reply(completion.token_ids)
         response = chat.decode_response(completion.token_ids)
-        message, reward, terminated, truncated, info = await _call(lease.step, response)
+        message, reward, terminated, truncated, info = await _call(lease.step, chat.read(response))
         last_info.update(info)
         if not math.isfinite(reward):
             raise EnvironmentFailure(f"the environment's step gave the reward {reward}")
@@ -177,6 +177,7 @@ async def _play(
                 action_valid=bool(info["action_valid"]),
                 reward=float(reward),
                 demonstration=completion.demonstration,
+                empty_thought=completion.empty_thought,
             )
         )
         if terminated or truncated or len(turns) >= max_turns:
