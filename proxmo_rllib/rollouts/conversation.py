@@ -24,8 +24,16 @@ from proxmo_rllib.rollouts.thoughts import ThoughtFormat, thought_format
 # Words that no template changes and no text contains.
 _USER, _THOUGHT, _REPLY = "USERMESSAGE0", "THOUGHT0", "ASSISTANTMESSAGE0"
 _LATER_USERS = ("USERMESSAGE1", "USERMESSAGE2")
-# How thoughts and answers are set apart; a template that keeps thoughts may set them anew.
-_SPACINGS = (("\n", "\n", "\n\n"), ("\n", "\n", "\n"), ("", "", ""), ("", "", "\n"), ("", "", "\n\n"))
+# What stands behind the opening of a thought, before its closing and behind that. A template that keeps thoughts may set
+# them apart anew, in its own way.
+_Spacing = tuple[str, str, str]
+_SPACINGS: tuple[_Spacing, ...] = (
+    ("", "", ""),
+    ("\n", "\n", "\n\n"),
+    ("\n", "\n", "\n"),
+    ("", "", "\n"),
+    ("", "", "\n\n"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +42,7 @@ class _History:
 
     appends: bool  # they stay as they were sampled
     with_opening: bool  # the template wants what the prompt opened as a part of them
+    spacing: _Spacing | None = None  # the one of a thought with which they stay
 
 
 class ChatFormat:
@@ -82,8 +91,10 @@ class ChatFormat:
             self._render([_user(_USER), _assistant(_REPLY), _user(_LATER_USERS[0])]), [_USER, _REPLY, _LATER_USERS[0]]
         )
         self._find_end()
-        self._plain = self._probe([_REPLY])
-        self._thoughtful = self._probe(self._replies_with_thoughts())
+        self._unclosed = bool(self.opened) and self.thoughts.closing not in self.opened
+        self._plain = self._probe({None: _REPLY})
+        self._blanks = self._blanks_around_a_reply() if self._plain.appends else ("", "")
+        self._thoughtful = self._probe({spacing: self._think(_THOUGHT, _REPLY, spacing) for spacing in _SPACINGS})
 
     @classmethod
     def from_tokenizer(cls, tokenizer: Any, system: str | None = None, **settings: Any) -> ChatFormat:
@@ -166,16 +177,14 @@ class ChatFormat:
         Returns:
             Ids, int32 [response], stop token included, and how many of the first hold nothing but the thought.
         """
-        marks = self.thoughts
         answer = self._encoder.protect(answer)
-        unclosed = bool(self.opened) and marks.closing not in self.opened
-        if unclosed:
-            space = "\n" if self.opened.endswith("\n") else ""
-            before = f"{self._encoder.protect(thought or '')}{space}{marks.closing}{space * 2}{marks.between}"
-            text = f"{before}{marks.answer_opening}{answer}"
+        if thought is None and not self._unclosed:
+            text = self.thoughts.join(None, answer)
         else:
-            text = marks.join(None if thought is None else self._encoder.protect(thought), answer)
-            before = text.removesuffix(f"{marks.answer_opening}{answer}")
+            as_opened = _SPACINGS[self.opened.endswith("\n")]
+            text = self._think(self._encoder.protect(thought or ""), answer, self._thoughtful.spacing or as_opened)
+        before = text.removesuffix(self.thoughts.answer_opening + answer)
+        before, text = self._blanks[0] + before, f"{self._blanks[0]}{text}{self._blanks[1]}"
         prompt = self._stop + self.reply_opening
         given = self._encoder.encode(prompt)
         head = self._encoder.encode(prompt + before)
@@ -183,7 +192,7 @@ class ChatFormat:
         if whole[: len(given)] != given:  # they merge where they meet, so the reply is encoded apart
             given, head = given[:1], self._encoder.encode(self._stop + before)
             whole = self._encoder.encode(f"{self._stop}{text}{self._stop}")
-        thinking = _common(head, whole) - len(given) if before else 0
+        thinking = _common(head, whole) - len(given) if before.strip() else 0
         return np.asarray(whole[len(given) :], dtype=np.int32), max(thinking, 0)
 
     def _render(self, messages: list[Message], reply_next: bool = True) -> str:
@@ -226,7 +235,7 @@ class ChatFormat:
             )
 
     def _thinks(self, text: str) -> bool:
-        return self.thoughts.opening in text or (bool(self.opened) and self.thoughts.closing not in self.opened)
+        return self._unclosed or self.thoughts.opening in text
 
     def _as_message(self, text: str, with_opening: bool) -> Message:
         if self.thoughts.in_fields:
@@ -235,25 +244,26 @@ class ChatFormat:
             return message if thought is None else message | {"thinking": thought}
         return _assistant((self.opened if with_opening else "") + text)
 
-    def _replies_with_thoughts(self) -> list[str]:
-        """As the model may say them."""
-        marks = self.thoughts
-        replies = []
-        for after_opening, before_closing, after_closing in _SPACINGS:
-            text = f"{after_opening}{_THOUGHT}{before_closing}{marks.closing}{after_closing}"
-            if not self.opened or marks.closing in self.opened:
-                replies.append(f"{marks.opening}{text}{marks.between}{marks.answer_opening}{_REPLY}")
-            else:
-                replies.append(f"{text.lstrip() if self.opened.endswith(chr(10)) else text}{_REPLY}")
-        return replies
+    def _think(self, thought: str, answer: str, spacing: _Spacing) -> str:
+        """The reply that says both, as the model goes on from what the prompt opened."""
+        after_opening, before_closing, after_closing = spacing
+        reply = self.thoughts.join(f"{after_opening}{thought}{before_closing}", after_closing + answer)
+        return reply.removeprefix(self.thoughts.opening).removeprefix("\n") if self._unclosed else reply
 
-    def _probe(self, replies: list[str]) -> _History:
-        """What becomes of replies of one kind, given in several spellings."""
-        spoken = [(reply, opening) for opening in (False, True) for reply in replies]
-        for reply, opening in spoken:
-            if self._stays(reply, opening):
-                return _History(appends=True, with_opening=opening)
-        return _History(appends=False, with_opening=False)
+    def _blanks_around_a_reply(self) -> tuple[str, str]:
+        """What some templates put between the opening of a reply and its text, and between that and its end."""
+        following = self._render([_user(_USER), self._as_message(_REPLY, self._plain.with_opening), _user("")])
+        before, _, behind = following.removeprefix(self._render([_user(_USER)])).partition(_REPLY)
+        return before, behind.partition(self._stop)[0]
+
+    def _probe(self, replies: Mapping[Any, str]) -> _History:
+        """What becomes of replies of one kind, given by their spacing."""
+        # A thought without its opening is none, so what the prompt opened belongs to it.
+        for with_opening in (True,) if self._unclosed else (False, True):
+            for spacing, reply in replies.items():
+                if self._stays(reply, with_opening):
+                    return _History(True, with_opening, spacing)
+        return _History(False, self._unclosed)
 
     def _stays(self, reply: str, with_opening: bool) -> bool:
         """Whether the template only appends to two replies of this spelling."""
