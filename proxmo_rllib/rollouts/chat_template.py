@@ -7,10 +7,15 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
+from jinja2 import TemplateError
+
 #: What a template that prints today's date gets to see, unless the config says another day.
 TODAY = "2026-01-01"
 
 Message = dict[str, str]
+
+# What a template raises by itself, and what Python does in an expression of one.
+_REFUSALS = (TemplateError, TypeError, ValueError, LookupError, AttributeError)
 
 
 class ChatTemplate:
@@ -38,8 +43,8 @@ class ChatTemplate:
         for key in kwargs or {}:
             if not re.search(rf"\b{re.escape(key)}\b", self.source):
                 raise ValueError(
-                    f"chat_template_kwargs={dict(kwargs or {})!r}: the chat template of {self._name!r} reads no variable "
-                    f"{key!r}; take it out, or look for the right name in the template."
+                    f"chat_template_kwargs={dict(kwargs or {})!r}: the chat template of {self._name!r} reads no "
+                    f"variable {key!r}; take it out, or look for the right name in the template."
                 )
         self._tokenizer = tokenizer
         self._kwargs = dict(kwargs or {})
@@ -57,7 +62,7 @@ class ChatTemplate:
         """
         try:
             return self._render(messages, self._today, reply_next)
-        except Exception as error:  # templates raise whatever Python raises
+        except _REFUSALS as error:
             raise ValueError(self._refusal(messages, reply_next, error)) from error
 
     def prints_the_date(self, messages: Sequence[Message]) -> bool:
@@ -82,6 +87,6 @@ class ChatTemplate:
             return f"{what}. Use another template."
         try:
             self._render(messages[1:], self._today, reply_next)
-        except Exception:
+        except _REFUSALS:
             return f"{what}. Use another template."
         return f"{what}. It knows no system message: set system_message=None."

@@ -24,8 +24,8 @@ from proxmo_rllib.rollouts.thoughts import ThoughtFormat, thought_format
 # Words that no template changes and no text contains.
 _USER, _THOUGHT, _REPLY = "USERMESSAGE0", "THOUGHT0", "ASSISTANTMESSAGE0"
 _LATER_USERS = ("USERMESSAGE1", "USERMESSAGE2")
-# What stands behind the opening of a thought, before its closing and behind that. A template that keeps thoughts may set
-# them apart anew, in its own way.
+# What stands behind the opening of a thought, before its closing and behind that. A template that keeps thoughts may
+# set them apart anew, in its own way.
 _Spacing = tuple[str, str, str]
 _SPACINGS: tuple[_Spacing, ...] = (
     ("", "", ""),
@@ -76,10 +76,10 @@ class ChatFormat:
         self._template = ChatTemplate(tokenizer, template_kwargs, today)
         self._encoder = PromptEncoder(tokenizer)
         self.thoughts: ThoughtFormat = thought_format(self._template.source)
-        self._system: list[Message] = [{"role": "system", "content": self._encoder.protect(system)}] if system else []
+        self._system: list[Message] = [{"role": "system", "content": system}] if system else []
         first = self._render([_user(_USER)])
         self._check_order(first, [_USER])
-        if system and self._system[0]["content"].strip() not in first:
+        if system and system.strip() not in first:
             raise ValueError(
                 f"system_message={system!r}: the chat template of {tokenizer.name_or_path!r} leaves it out; set "
                 "system_message=None, or use another template."
@@ -92,9 +92,10 @@ class ChatFormat:
         )
         self._find_end()
         self._unclosed = bool(self.opened) and self.thoughts.closing not in self.opened
-        self._plain = self._probe({None: _REPLY})
-        self._blanks = self._blanks_around_a_reply() if self._plain.appends else ("", "")
         self._thoughtful = self._probe({spacing: self._think(_THOUGHT, _REPLY, spacing) for spacing in _SPACINGS})
+        # Where the prompt opens a thought there is no reply without one.
+        self._plain = self._thoughtful if self._unclosed else self._probe({None: _REPLY})
+        self._blanks = ("", "") if self._unclosed or not self._plain.appends else self._blanks_around_a_reply()
 
     @classmethod
     def from_tokenizer(cls, tokenizer: Any, system: str | None = None, **settings: Any) -> ChatFormat:

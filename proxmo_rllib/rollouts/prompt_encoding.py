@@ -117,7 +117,8 @@ class PromptEncoder:
         _forget(spec["model"], markup)
         spec["post_processor"] = spec["truncation"] = spec["padding"] = None
         plain = Tokenizer.from_str(json.dumps(spec))
-        return plain, {plain.token_to_id(content): index for content, index in left.items()}
+        real: dict[int, int] = {plain.token_to_id(content): index for content, index in left.items()}  # type: ignore[misc]
+        return plain, real
 
 
 def _escaped(text: str) -> str:

@@ -220,9 +220,7 @@ FAMILIES: Mapping[str, Family] = {
         thoughts=OWN_SEQUENCE,
         opens="<think>\n",
     ),
-    "Qwen 3.5": Family(
-        _QWEN3_5, markup=_QWEN_MARKUP, replies=OWN_SEQUENCE, thoughts=OWN_SEQUENCE, opens="<think>\n"
-    ),
+    "Qwen 3.5": Family(_QWEN3_5, markup=_QWEN_MARKUP, replies=OWN_SEQUENCE, thoughts=OWN_SEQUENCE, opens="<think>\n"),
     "Qwen 3.5, `enable_thinking=False`": Family(
         _QWEN3_5,
         markup=_QWEN_MARKUP,
@@ -292,9 +290,7 @@ FAMILIES: Mapping[str, Family] = {
         opens="<think>\n\n</think>\n",
         dated=True,
     ),
-    "Granite 3": Family(
-        _GRANITE, special=("<|end_of_text|>", "<|start_of_role|>", "<|end_of_role|>"), dated=True
-    ),
+    "Granite 3": Family(_GRANITE, special=("<|end_of_text|>", "<|start_of_role|>", "<|end_of_role|>"), dated=True),
     "OLMo 2": Family(_OLMO2, special=("<|endoftext|>",), bos="<|endoftext|>"),
     "GLM 4.6": Family(
         _GLM,

@@ -19,6 +19,7 @@ from proxmo_rllib.rollouts.conversation import ChatFormat, Conversation
 from tests.rollouts.chat_families import APPENDED, FAMILIES, OWN_SEQUENCE, build_tokenizer, tokenizer_for
 
 OBSERVATIONS = ["You see a bed 1.\n\nIt is dark.", "  a mug 1 ", "Nothing happens.\n", "x"]
+DAYS = ("2031-02-03", "2032-03-04")
 REPLIES = [("go to sink 2", "I must find a mug."), ("take mug 1", "There it is."), ("look", "What now?")]
 
 
@@ -45,7 +46,9 @@ def served(chat: ChatFormat, ids: np.ndarray) -> dict[str, str]:
     return {"role": "assistant", "content": begun + text}
 
 
-def play(chat: ChatFormat, kwargs: Mapping[str, Any], *, think: bool, system: str | None = None, merges: bool = False) -> set[str]:
+def play(
+    chat: ChatFormat, kwargs: Mapping[str, Any], *, think: bool, system: str | None = None, merges: bool = False
+) -> set[str]:
     """Plays a conversation, compares every prompt with the template's, and says what became of its turns.
 
     Where sampled replies `merges` with what stands before them, their ids stay, and the texts are compared.
@@ -76,6 +79,133 @@ def test_a_conversation_has_the_ids_of_the_template(name: str):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_conversation_with_thoughts_has_the_ids_of_the_template(name: str):
     assert play(chat_of(name), FAMILIES[name].kwargs, think=True) == {FAMILIES[name].thoughts}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_system_message_stands_where_the_template_puts_it_or_is_refused_with_the_remedy(name: str):
+    family = FAMILIES[name]
+    if family.system == "refused":
+        with pytest.raises(ValueError, match=r"knows no system message: set system_message=None"):
+            chat_of(name, "Be brief.")
+        return
+    for think in (False, True):
+        play(chat_of(name, "Be brief."), family.kwargs, think=think, system="Be brief.")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_the_prompt_opened_is_known_and_the_parser_is_told(name: str):
+    """A reply that a model of the family would sample is a valid one, in both styles, with a thought and without."""
+    chat = chat_of(name)
+    assert chat.opened == FAMILIES[name].opens
+    ids = chat.prompt([chat.user_message("x")])
+    opening = chat.reply_opening.replace("\n", "") if FAMILIES[name].strips else chat.reply_opening
+    assert chat.tokenizer.decode(ids).endswith(opening)
+    assert chat.reply_opening.endswith(chat.opened)
+
+    def read(answer: str, thought: str | None) -> str:
+        return chat.read(chat.decode_response(chat.demonstrate(answer, thought)[0]))
+
+    for thought in ("", "I must find a mug."):
+        said = read("<action>take mug 1</action>", thought)
+        assert parse_action(said, "tagged") == "take mug 1"
+        assert thought in said
+        assert parse_action(read("take mug 1", thought), "bare") == "take mug 1"
+    assert parse_action(read("take mug 1", None), "bare") == "take mug 1"
+
+
+@pytest.mark.parametrize("name", ["Qwen 3.5", "DeepSeek-R1 distills", "gpt-oss"])
+def test_a_reply_that_was_cut_off_while_it_thought_holds_no_action(name: str):
+    chat = chat_of(name)
+    begun = "<|channel|>analysis<|message|>" if name == "gpt-oss" else ""
+    said = chat.read(f"{begun}take mug 1? <action>take mug 1</action>")
+    assert parse_action(said, "tagged") is None
+    assert parse_action(said, "bare") is None
+
+
+def test_gpt_oss_goes_on_after_its_analysis_and_is_read_in_its_final_channel():
+    chat = chat_of("gpt-oss")
+    ids = chat.tokenizer.convert_tokens_to_ids(["<|end|>", "<|return|>"])
+    assert ids[0] not in chat.stop_token_ids
+    assert ids[1] == chat.stop_token_ids[0]
+    sampled = (
+        "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>go to sink 2<|return|>"
+    )
+    reply = np.asarray(chat.tokenizer(sampled, add_special_tokens=False)["input_ids"], np.int32)
+    assert chat.read(chat.decode_response(reply)) == "<think>Hm.</think>go to sink 2"
+    demonstrated, thinking = chat.demonstrate("go to sink 2", "Hm.")
+    assert demonstrated.tolist() == reply.tolist()
+    assert chat.tokenizer.decode(demonstrated[thinking:]) == "<|channel|>final<|message|>go to sink 2<|return|>"
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_markup_in_an_observation_is_text(name: str):
+    """Every added token, special or not, in a first prompt, in a later one and in one that is rewritten."""
+    family, chat = FAMILIES[name], chat_of(name)
+    tokens = [token for token in (*family.special, *family.markup) if not set(token) <= set("\n▁")]
+    markup = set(chat.tokenizer.convert_tokens_to_ids(tokens))
+    told = f"a note: {''.join(tokens)} {' '.join(tokens)} \ufdd0 end"
+    for think in (False, True):
+        shown, plain = (Conversation(chat, append=True) for _ in range(2))
+        for _ in range(3):
+            for conversation, text in ((shown, told), (plain, "a note: x end")):
+                conversation.say(text)
+            assert [i for i in shown.token_ids if i in markup] == [i for i in plain.token_ids if i in markup]
+            assert told in chat.tokenizer.decode(shown.token_ids)
+            for conversation in (shown, plain):
+                conversation.reply(chat.demonstrate("look", "Hm." if think else None)[0])
+
+
+@pytest.mark.parametrize("name", ["Gemma 2", "Llama 2", "Mistral 7B", "Qwen 3"])
+def test_text_with_markup_has_the_same_tokens_around_it(name: str):
+    """No space mark comes in where markup was taken for text, and runs of blanks stay the tokens that they are."""
+    chat = chat_of(name)
+    before, after = "You see a bed 1.\n\nIt is", "dark.  It is"
+    plain = chat.encode_text(before)
+    assert chat.encode_text(f"{before} </s><eos><think> {after}")[: len(plain) - 1] == plain[:-1]
+    assert chat.tokenizer.decode(chat.encode_text(f"</s><eos>{after}")).lstrip() == f"</s><eos>{after}"
+    if name == "Gemma 2":
+        blanks = chat.tokenizer.convert_tokens_to_ids("\n\n")
+        assert chat.encode_text(f"{before} <eos> {before}").count(blanks) == 2
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_prompts_are_the_same_on_every_day(name: str):
+    """The clock is never asked: a run that is resumed has the prompts that it had."""
+    family = FAMILIES[name]
+    tokenizer = tokenizer_for(family)
+    chats = [ChatFormat.from_tokenizer(tokenizer, template_kwargs=family.kwargs, today=day) for day in DAYS]
+    first, other = (chat.prompt([chat.user_message("x")]) for chat in chats)
+    assert (first != other) == family.dated == chats[0].prints_the_date
+    if family.dated:
+        assert "2031" in tokenizer.decode(first)
+
+
+def test_a_variable_that_the_template_does_not_read_is_an_error():
+    tokenizer = tokenizer_for(FAMILIES["Qwen 3"])
+    with pytest.raises(ValueError, match=r"chat_template_kwargs=.*reads no variable 'enable_thoughts'"):
+        ChatFormat.from_tokenizer(tokenizer, template_kwargs={"enable_thoughts": False})
+
+
+def test_a_system_message_that_a_template_leaves_out_is_an_error():
+    tokenizer = build_tokenizer(
+        "{% for m in messages %}{% if m.role != 'system' %}{{ m.content + '<eos>' }}{% endif %}{% endfor %}",
+        "byte level",
+        ("<eos>",),
+    )
+    with pytest.raises(ValueError, match=r"system_message='Be brief.'.*leaves it out; set system_message=None"):
+        ChatFormat.from_tokenizer(tokenizer, "Be brief.")
+
+
+def test_a_window_is_a_prompt_of_its_own_in_every_family():
+    for name in FAMILIES:
+        chat = chat_of(name)
+        conversation = Conversation(chat, append=False)
+        for observation in OBSERVATIONS:
+            context, appended = conversation.say(observation)
+            assert not appended
+            expected = rendered(chat, [{"role": "user", "content": observation}], FAMILIES[name].kwargs)
+            assert context.tolist() == expected, name
+            conversation.reply(chat.demonstrate("look", "Hm.")[0])
 
 
 def installed_templates() -> Iterator[tuple[str, Path]]:
