@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import json
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from datetime import date
 from pathlib import Path
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 
 from env_wrappers.prompting.parsing import parse_action
+from proxmo_rllib.policies.loading import load_tokenizer
 from proxmo_rllib.rollouts.chat_template import TODAY
 from proxmo_rllib.rollouts.conversation import ChatFormat, Conversation
 from tests.rollouts.chat_families import APPENDED, FAMILIES, OWN_SEQUENCE, build_tokenizer, tokenizer_for
@@ -250,3 +253,28 @@ def test_a_template_that_a_package_ships_is_followed_or_refused_in_words(name: s
     chat = ChatFormat.from_tokenizer(tokenizer)
     for think in (False, True):
         play(chat, {}, think=think, merges=name in MERGING)
+
+
+def test_a_folder_with_a_tekken_file_is_read_by_its_own_tokenizer(tiny_policy: Path, tmp_path: Path):
+    """transformers takes Mistral's backend for such a folder where mistral-common is installed; it has no template."""
+    import mistral_common
+
+    (tekken, *_) = Path(mistral_common.__file__).parent.rglob("tekken*.json")
+    folder = shutil.copytree(tiny_policy, tmp_path / "mistral")
+    shutil.copy(tekken, folder / "tekken.json")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "mistral"}))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"tokenizer_class": "LlamaTokenizerFast"}))
+    ChatFormat.from_tokenizer(load_tokenizer(folder))
+
+
+def test_a_tokenizer_that_cannot_tell_data_from_markup_is_refused():
+    tokenizer = tokenizer_for(FAMILIES["Qwen 3"])
+
+    class Slow:
+        is_fast, name_or_path = False, "some/model"
+        chat_template, get_chat_template = tokenizer.chat_template, tokenizer.get_chat_template
+
+    with pytest.raises(ValueError, match=r"some/model.*tokenizer\.json"):
+        ChatFormat.from_tokenizer(Slow())
