@@ -278,3 +278,20 @@ def test_a_tokenizer_that_cannot_tell_data_from_markup_is_refused():
 
     with pytest.raises(ValueError, match=r"some/model.*tokenizer\.json"):
         ChatFormat.from_tokenizer(Slow())
+
+
+def docs_row(name: str) -> str:
+    """What was seen of a family, as a row of the documentation's table."""
+    family, chat = FAMILIES[name], chat_of(name)
+    outcomes = [" and ".join(sorted(play(chat, family.kwargs, think=think))) for think in (False, True)]
+    opens = f"`{chat.opened}`".replace("\n", "⏎") if chat.opened else ""
+    stop = chat.tokenizer.convert_ids_to_tokens(chat.stop_token_ids[0])
+    system = {"kept": "", "moved": "inside another message", "refused": "refused"}[family.system]
+    dated = "yes" if chat.prints_the_date else ""
+    return f"| {name} | {' | '.join(outcomes)} | {opens} | `{stop}` | {system} | {dated} |"
+
+
+def test_the_documentation_has_the_matrix(repository: Path):
+    text = (repository / "docs" / "chat_templates.md").read_text()
+    rows = [docs_row(name) for name in FAMILIES]
+    assert [row for row in text.splitlines() if row.startswith("| ") and row.count("|") == 8][1:] == rows
