@@ -99,7 +99,7 @@ class ChatFormat:
 
     @classmethod
     def from_tokenizer(cls, tokenizer: Any, system: str | None = None, **settings: Any) -> ChatFormat:
-        """The same as the constructor."""
+        """With the template that the tokenizer has; the arguments are those of the constructor."""
         return cls(tokenizer, system, **settings)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import importlib.util
 import json
@@ -15,10 +16,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from env_wrappers.prompting import wrap
 from env_wrappers.prompting.parsing import parse_action
 from proxmo_rllib.policies.loading import load_tokenizer
+from proxmo_rllib.rollouts.agents import EnginePolicyAgent
 from proxmo_rllib.rollouts.chat_template import TODAY
 from proxmo_rllib.rollouts.conversation import ChatFormat, Conversation
+from proxmo_rllib.rollouts.environments import EnvPool
+from proxmo_rllib.rollouts.play import play_groups
+from proxmo_rllib.types import Assignment, Completion, SamplingParams
 from tests.rollouts.chat_families import APPENDED, FAMILIES, OWN_SEQUENCE, build_tokenizer, tokenizer_for
 
 OBSERVATIONS = ["You see a bed 1.\n\nIt is dark.", "  a mug 1 ", "Nothing happens.\n", "x"]
@@ -211,6 +217,44 @@ def test_a_window_is_a_prompt_of_its_own_in_every_family():
             conversation.reply(chat.demonstrate("look", "Hm.")[0])
 
 
+@pytest.mark.parametrize("name", ["Qwen 2.5", "Qwen 3.5", "gpt-oss"])
+def test_an_episode_is_learnt_from_in_the_contexts_that_its_turns_had(name: str, obedient_env: Any):
+    """One sequence, or one a turn; the sampled ids stand in it, behind the prompt that they were sampled for."""
+    chat = chat_of(name)
+    prompts, responses = [], []
+
+    class Client:
+        async def generate(self, prompt_ids: list[int], params: SamplingParams, affinity: int = 0) -> Completion:
+            action = "go" if len(prompts) < 2 else "win"
+            ids, _ = chat.demonstrate(f"<action>{action}</action>", "Hm.")
+            prompts.append(list(prompt_ids))
+            responses.append(ids.tolist())
+            return Completion(ids, np.zeros(len(ids), np.float32), "stop", 0)
+
+    params = SamplingParams(1.0, 64, chat.stop_token_ids)
+    pool = EnvPool(lambda: wrap(obedient_env(), style="tagged"), 1)
+    limits = {"append": True, "max_turns": 9, "max_prompt_tokens": 10_000}
+    result = asyncio.run(
+        play_groups(
+            pool,
+            [Assignment("g", "train-0", 0, 1)],
+            lambda assignment, index: EnginePolicyAgent(Client(), params, 0),
+            chat,
+            **limits,
+        )
+    )
+    (episode,) = result.groups[0].episodes
+    assert episode.success
+    assert [turn.action for turn in episode.turns] == ["go", "go", "win"]
+    assert all(turn.action_valid for turn in episode.turns)
+    sequences = list(episode.sequences())
+    assert len(sequences) == (1 if name == "Qwen 2.5" else 3)
+    for sequence in sequences:
+        for turn, (start, stop) in zip(sequence.turns, sequence.spans, strict=True):
+            assert sequence.token_ids[:start].tolist() == prompts[turn]
+            assert sequence.token_ids[start:stop].tolist() == responses[turn]
+
+
 def installed_templates() -> Iterator[tuple[str, Path]]:
     """Those that installed packages ship: vLLM's folder, and TRL's where it is installed."""
     for package, folder in (("vllm", "transformers_utils/chat_templates"), ("trl", "chat_templates")):
@@ -250,9 +294,13 @@ def test_a_template_that_a_package_ships_is_followed_or_refused_in_words(name: s
         with pytest.raises(ValueError, match=REFUSED[name]):
             ChatFormat.from_tokenizer(tokenizer)
         return
-    chat = ChatFormat.from_tokenizer(tokenizer)
-    for think in (False, True):
-        play(chat, {}, think=think, merges=name in MERGING)
+    variants: list[dict[str, Any]] = [{}]
+    if "enable_thinking" in source:
+        variants += [{"enable_thinking": False}, {"enable_thinking": True}]
+    for kwargs in variants:
+        chat = ChatFormat.from_tokenizer(tokenizer, template_kwargs=kwargs)
+        for think in (False, True):
+            play(chat, kwargs, think=think, merges=name in MERGING)
 
 
 def test_a_folder_with_a_tekken_file_is_read_by_its_own_tokenizer(tiny_policy: Path, tmp_path: Path):
