@@ -331,8 +331,10 @@ class Conversation:
 
     def reply(self, response_ids: np.ndarray) -> None:
         """Adds the ids that the agent sampled."""
-        text = self._chat.decode_response(response_ids)
         self._ids += response_ids.tolist()
+        if not self._append:
+            return
+        text = self._chat.decode_response(response_ids)
         self._messages.append(self._chat.assistant_message(text))
         self._appends = self._chat.appends(text)
 
