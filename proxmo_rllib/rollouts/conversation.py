@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from env_wrappers.prompting.templates import ANSWER_FORMATS
 from proxmo_rllib.rollouts.chat_template import TODAY, ChatTemplate, Message
 from proxmo_rllib.rollouts.prompt_encoding import PromptEncoder
 from proxmo_rllib.rollouts.thoughts import ThoughtFormat, thought_format
@@ -140,8 +141,9 @@ class ChatFormat:
         return self._encoder.encode(self._stop + between.partition(self._stop)[2])[1:]
 
     def user_message(self, text: str) -> Message:
-        """What an environment says. It is data: nothing in it is markup."""
-        return _user(self._encoder.protect(text))
+        """What an environment says. It is data: nothing in it is markup, but for the tags in our own instructions."""
+        own = ANSWER_FORMATS["tagged"]
+        return _user(own.join(self._encoder.protect(said) for said in text.split(own)))
 
     def assistant_message(self, text: str) -> Message:
         """What an agent said, as `decode_response` gives it."""

@@ -164,6 +164,14 @@ def test_markup_in_an_observation_is_text(name: str):
                 conversation.reply(chat.demonstrate("look", "Hm." if think else None)[0])
 
 
+def test_the_tags_in_our_own_instructions_are_the_tokens_that_the_model_knows(obedient_env: Any):
+    chat = chat_of("Qwen 3")
+    message, _ = wrap(obedient_env(), style="tagged").reset(seed=0)
+    assert chat.prompt([chat.user_message(message)]) == rendered(chat, [{"role": "user", "content": message}], {})
+    thought = chat.tokenizer.convert_tokens_to_ids("<think>")
+    assert chat.prompt([chat.user_message(f"{message} <think>")]).count(thought) == 1
+
+
 @pytest.mark.parametrize("name", ["Gemma 2", "Llama 2", "Mistral 7B", "Qwen 3"])
 def test_text_with_markup_has_the_same_tokens_around_it(name: str):
     """No space mark comes in where markup was taken for text, and runs of blanks stay the tokens that they are."""
