@@ -49,6 +49,7 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
     def __init__(self, algo_class: type | None = None) -> None:
         from proxmo_rllib.algorithm import ProxMO
         from proxmo_rllib.rollouts import TextEnvRunner
+        from proxmo_rllib.rollouts.chat_template import TODAY
 
         super().__init__(algo_class=algo_class or ProxMO)
         # policy()
@@ -56,6 +57,8 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
         self.dtype = "float32"
         self.gradient_checkpointing = False
         self.system_message: str | None = None
+        self.chat_template_kwargs: dict[str, Any] = {}
+        self.chat_template_date = TODAY
         # inference()
         self.engine = "vllm"
         self.num_engines = 1
@@ -137,6 +140,8 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
         dtype: str = NotProvided,
         gradient_checkpointing: bool = NotProvided,
         system_message: str | None = NotProvided,
+        chat_template_kwargs: Mapping[str, Any] = NotProvided,
+        chat_template_date: str = NotProvided,
     ) -> Self:
         """Sets the agent's language model.
 
@@ -147,12 +152,18 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
                 weights and optimizer state are always float32: steps of 1e-6 vanish in bfloat16.
             gradient_checkpointing: recomputes activations in the backward pass: a third more compute, far less memory.
             system_message: opens every conversation, if given.
+            chat_template_kwargs: variables of the model's chat template, such as `{"enable_thinking": False}` of
+                Qwen3's. What the template does not read is an error.
+            chat_template_date: the day that a template which prints today's date prints, YYYY-MM-DD. It is never the
+                clock's: prompts would change at midnight, and a run that is resumed would see others.
         """
         return self._set(
             pretrained=pretrained,
             dtype=dtype,
             gradient_checkpointing=gradient_checkpointing,
             system_message=system_message,
+            chat_template_kwargs=chat_template_kwargs,
+            chat_template_date=chat_template_date,
         )
 
     def inference(

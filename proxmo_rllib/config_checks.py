@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,15 @@ DTYPES = ("float32", "bfloat16")
 MAX_KL_TO_ENGINE = {"float32": 1e-5, "bfloat16": 0.05}
 CONTEXTS = ("append", "window")
 OLD_LOGPROBS = ("engine", "learner")
+#: Arguments of `apply_chat_template` that are not a template's variables.
+NO_TEMPLATE_VARIABLES = (
+    "add_generation_prompt",
+    "chat_template",
+    "conversation",
+    "messages",
+    "strftime_now",  # set chat_template_date
+    "tokenize",
+)
 LOSS_WEIGHTINGS = ("token", "episode")
 
 
@@ -68,6 +78,13 @@ def _or_none(rule: Rule) -> Rule:
     return Rule(lambda value: value is None or rule.allows(value), f"{rule.says}, or None")
 
 
+def _is_day(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and date.fromisoformat(value) is not None
+    except ValueError:
+        return False
+
+
 _FLAG = _instance("True or False", bool)
 _TEXT = _instance("a text", str)
 
@@ -78,6 +95,11 @@ RULES: Mapping[str, Rule] = {
     "dtype": _one_of(*DTYPES),
     "gradient_checkpointing": _FLAG,
     "system_message": _or_none(_TEXT),
+    "chat_template_kwargs": Rule(
+        lambda value: isinstance(value, dict) and not set(value) & set(NO_TEMPLATE_VARIABLES),
+        f"a dictionary of variables of the chat template, without {', '.join(map(repr, NO_TEMPLATE_VARIABLES))}",
+    ),
+    "chat_template_date": Rule(_is_day, "a day such as '2026-01-31'"),
     # inference()
     "engine": _one_of(*ENGINES),
     "num_engines": _whole(1),

@@ -35,6 +35,7 @@ class Completion:
     finish_reason: str  # "stop", "length" or "abort"
     policy_version: int  # version of the weights that sampled the first token
     demonstration: bool = True  # False: a script's detour, which an imitator shall not copy
+    empty_thought: int = 0  # first tokens of a script's response that hold a thought without words
 
 
 class Status(str, Enum):
@@ -61,6 +62,7 @@ class Turn:
     action_valid: bool
     reward: float
     demonstration: bool = True  # False: a script's detour, which an imitator shall not copy
+    empty_thought: int = 0  # first tokens of a script's response that hold a thought without words
 
 
 @dataclass(frozen=True, slots=True)

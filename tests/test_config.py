@@ -93,6 +93,10 @@ def test_every_setting_is_checked_and_can_be_set_by_a_method():
         ("num_gpus_per_engine", -1),
         ("advantage_estimator", 3),
         ("seed", "today"),
+        ("chat_template_kwargs", {"tokenize": True}),
+        ("chat_template_kwargs", "enable_thinking"),
+        ("chat_template_date", "tomorrow"),
+        ("chat_template_date", None),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_right(key: str, wrong: Any):

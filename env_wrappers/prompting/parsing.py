@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from env_wrappers.core import check_choice, is_admissible
 
 STYLES = ("bare", "tagged")
 
+_BLANKS = re.compile(r"\s*")
+
 MAX_UNPARSED = 200  # characters of a response without an action that the environment is shown
 
 
@@ -18,12 +21,12 @@ def parse_action(response: str, style: str) -> str | None:
     """The action in a response, or None if it has not the format of the style.
 
     Args:
-        response: what the agent said.
-        style: "bare": all of it is the action. "tagged": a `<think>..</think>`, then the action between the last
-            `<action>` and `</action>`.
+        response: what the agent said, with what its prompt opened: where that ends with `<think>`, so it begins.
+        style: "bare": all of it is the action, or all that follows if it begins with a `<think>..</think>`. "tagged":
+            a `<think>..</think>`, then the action between the last `<action>` and `</action>`.
     """
     if style == "bare":
-        return response.strip() or None
+        return response[_end_of_thoughts(response) :].strip() or None
     # The last pair counts: a model that thinks aloud may well quote the tags before. Plain searches and no regular
     # expression, which some responses would keep busy for minutes.
     end = response.rfind("</action>")
@@ -32,6 +35,17 @@ def parse_action(response: str, style: str) -> str | None:
     if start < 0 or thought < 0 or not 0 <= response.find("</think>", thought) < start:
         return None
     return response[start + len("<action>") : end].strip() or None
+
+
+def _end_of_thoughts(response: str) -> int:
+    """Where the thoughts end with which a response begins; its length if one of them does not end."""
+    place = _BLANKS.match(response, 0).end()  # type: ignore[union-attr]
+    while response.startswith("<think>", place):
+        end = response.find("</think>", place)
+        if end < 0:
+            return len(response)
+        place = _BLANKS.match(response, end + len("</think>")).end()  # type: ignore[union-attr]
+    return place
 
 
 class ActionParsing(gymnasium.Wrapper[str, str, str, str]):

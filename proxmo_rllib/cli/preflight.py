@@ -78,6 +78,7 @@ def dry_run(config: ProxMOConfig, policy_exists: bool = True) -> tuple[list[Chec
         try:
             tokens = len(check_first_prompt(config))
             checks.append(Check("first prompt", OK, f"{tokens} tokens of {room} that there is room for"))
+            checks += _check_chat(config)
         except ValueError as error:
             if not isinstance(error.__cause__, OSError):
                 raise
@@ -102,6 +103,25 @@ def _check_model(config: ProxMOConfig, policy_exists: bool) -> Check:
     if found is None:
         return Check("model", NOT_CHECKED, f"{config.pretrained} is not on this machine: a run fetches it first")
     return Check("model", OK, f"{found}, {config.dtype}")
+
+
+def _check_chat(config: ProxMOConfig) -> list[Check]:
+    """What the model's chat template does to conversations."""
+    from proxmo_rllib.rollouts.environments import chat_format
+
+    chat = chat_format(config)
+    if config.context == "window":
+        becomes = "a prompt a turn"
+    elif not chat.appends_replies:
+        becomes = "it changes what was said before: every turn is a sequence of its own"
+    elif chat.appends_thoughts:
+        becomes = "it only appends: an episode is one sequence"
+    else:
+        becomes = "it takes thoughts out of earlier replies: a turn after a thought is a sequence of its own"
+    checks = [Check("chat template", OK, becomes), Check("reply opens with", OK, repr(chat.reply_opening))]
+    if chat.prints_the_date:
+        checks.append(Check("date", OK, f"prompts say that it is {config.chat_template_date} (chat_template_date)"))
+    return checks
 
 
 def _check_panel(config: ProxMOConfig) -> Check:

@@ -202,6 +202,7 @@ def _train(
 ) -> Outcome:
     from proxmo_rllib.cli.live import make_view
     from proxmo_rllib.cli.preflight import validate
+    from proxmo_rllib.cli.warm_start import describe
     from proxmo_rllib.training_run.loop import Observer, Run
 
     config = example.config.debugging(run_folder=str(folder.path))
@@ -217,8 +218,15 @@ def _train(
         if arguments.wandb:
             observers.append(_wandb(arguments.wandb, folder, settings, last, console))
         if not policy_exists and example.warm_start is not None:
-            view.status("making the policy that training starts from, by imitation: minutes, and only once")
-            config.policy(pretrained=example.warm_start.policy())
+            view.status(
+                "making the policy that training starts from, by imitation: minutes, and only once; "
+                "Ctrl-C stops at once, and nothing is kept of it"
+            )
+            config.policy(
+                pretrained=example.warm_start.policy(
+                    watch=lambda progress: view.status(f"imitation: {describe(progress)}")
+                )
+            )
             validate(config)
             started = time.monotonic()  # the next run, which finds the policy, has as many minutes
         view.status("starting engines, environments and learners")

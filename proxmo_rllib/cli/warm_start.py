@@ -1,29 +1,41 @@
-"""`proxmo warm-start`: make a tiny policy by imitation, to start a training from.
+"""`proxmo warm-start`: make a policy by imitation, to start a training from.
 
     proxmo warm-start tuned_examples/alfworld_warm_start.py --output policies/tiny
+    proxmo warm-start my_warm_start.py pretrained=Qwen/Qwen2.5-0.5B-Instruct lr=1e-5 --output policies/shown
 
-The file defines `warm_start` (a WarmStart). What it makes is a folder that transformers, vLLM and
-`.policy(pretrained=...)` load. `proxmo train` makes an example's own warm start by itself, and keeps it.
+The file defines `warm_start` (a WarmStart). It starts from its config's `pretrained`, or from a tiny model that is made
+first. What comes out is a folder that transformers, vLLM and `.policy(pretrained=...)` load. Ctrl-C writes what there
+is after the present iteration. `proxmo train` makes an example's own warm start by itself, and keeps it.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import tempfile
 import time
 from pathlib import Path
 from shutil import copytree
+from typing import TYPE_CHECKING
 
+from rich.console import Console
+
+from proxmo_rllib.cli.interruption import Interruption
 from proxmo_rllib.cli.live import duration
 from proxmo_rllib.cli.session import check_address, prepare_environment, quiet_terminal, requested, start_ray
 from proxmo_rllib.cli.settings import ExampleError, apply_settings, run_file, split_settings
+from proxmo_rllib.cli.train import TO_BE_MADE, brief
+
+if TYPE_CHECKING:
+    from proxmo_rllib.imitation import WarmStart
+    from proxmo_rllib.imitation.warm_start import CloningProgress
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """Read and check the command line; exits with a message as argparse does."""
-    parser = argparse.ArgumentParser(prog="proxmo warm-start", description="Make a tiny policy by imitation.")
+    parser = argparse.ArgumentParser(prog="proxmo warm-start", description="Make a policy by imitation.")
     parser.add_argument("script", type=Path, metavar="FILE.py", help="a file that defines `warm_start`")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="what to change in its config")
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="the policy; must not be there")
@@ -51,6 +63,7 @@ def main(argv: list[str]) -> int:
         if not isinstance(warm_start, WarmStart):
             raise ExampleError(f"{arguments.script}: it must define `warm_start`, a proxmo_rllib.imitation.WarmStart.")
         apply_settings(warm_start.config, arguments.settings)
+        _check(warm_start)
     except (ExampleError, ValueError, FileNotFoundError, ConnectionError) as error:
         print(f"proxmo warm-start: {error}", file=sys.stderr)
         return 1
@@ -58,15 +71,64 @@ def main(argv: list[str]) -> int:
     with quiet_terminal(scratch / "log.txt") as console:
         import ray
 
-        console.print(f"{warm_start.iterations} iterations; log: {scratch / 'log.txt'}", markup=False)
+        start = warm_start.config.pretrained or "a tiny model, made now"
+        console.print(f"{warm_start.iterations} iterations from {start}; log: {scratch / 'log.txt'}", markup=False)
         needs = requested(warm_start.config.copy(copy_frozen=False).policy(pretrained="made-here"))
         start_ray(arguments.address, needs.get("CPU", 1.0))
         try:
-            with console.status("imitating"):
-                made = warm_start.make(scratch)
+            interrupted = _make(warm_start, scratch, arguments.output, console)
+        except KeyboardInterrupt:
+            console.print("stopped at once; nothing is written", style="yellow")
+            return 130
+        except Exception as error:
+            logging.getLogger().exception("The warm start failed.")  # to the file; the terminal gets the short story
+            console.print(f"proxmo warm-start: {brief(error)}", style="bold red", markup=False)
+            console.print(f"the whole story: {scratch / 'log.txt'}", markup=False)
+            return 1
         finally:
             ray.shutdown()
-        copytree(made, arguments.output)
         minutes = (time.monotonic() - started) / 60
         console.print(f"written: {arguments.output}, after {duration(minutes)}", markup=False)
-    return 0
+    return 130 if interrupted else 0
+
+
+def _check(warm_start: WarmStart) -> None:
+    """Finds what can be found wrong without Ray and without weights; see `preflight`."""
+    from proxmo_rllib.cli.preflight import dry_run, validate
+
+    config = warm_start.config.copy(copy_frozen=False)
+    if config.pretrained is not None:
+        validate(config)
+    else:
+        dry_run(config.policy(pretrained=TO_BE_MADE), policy_exists=False)
+
+
+def _make(warm_start: WarmStart, scratch: Path, output: Path, console: Console) -> bool:
+    """Makes the policy and says how far it is; returns whether somebody ended it early."""
+    with console.status("starting") as status, Interruption(status.update) as interruption:
+
+        def watch(progress: CloningProgress) -> None:
+            if progress.iteration == 0:
+                interruption.be_patient()  # from now on there is something to save
+            if console.is_terminal:
+                status.update(describe(progress))
+            else:
+                console.print(describe(progress), markup=False)
+
+        made = warm_start.make(scratch, watch, stop=lambda: interruption.reason() is not None)
+    copytree(made, output)
+    if reason := interruption.reason():
+        console.print(f"ended early: {reason}", markup=False)
+    return interruption.reason() is not None
+
+
+def describe(progress: CloningProgress) -> str:
+    """How far it is, in a line: "iteration 12/98, loss 0.431, 6 min left"."""
+    parts = [f"iteration {progress.iteration}/{progress.iterations}"]
+    if progress.loss is not None:
+        parts.append(f"loss {progress.loss:.3f}")
+    if progress.success is not None:
+        parts.append(f"success {progress.success:.1%}")
+    if progress.seconds_left is not None:
+        parts.append(f"{duration(progress.seconds_left / 60)} left")
+    return ", ".join(parts)

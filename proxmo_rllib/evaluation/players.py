@@ -107,7 +107,7 @@ class PolicyPlayer:
         # Always the same loop: the engine may keep a task on it.
         completion = self._loop.run_until_complete(self._engine.generate(prompt, params))
         self._conversation.reply(completion.token_ids)
-        return self._chat.decode_response(completion.token_ids)
+        return self._chat.read(self._chat.decode_response(completion.token_ids))
 
 
 class ContextFull(Exception):

@@ -25,6 +25,7 @@ class BehaviourCloningConfig(ProxMOConfig):
         self.scripts: Sequence[tuple[int, ScriptFactory]] = ()
         self.observation_weight = 0.4
         self.observation_share = 1.0
+        self.learn_empty_thoughts = False
         self.group_size = 1
         self.num_groups = 512
         self.num_minibatches = 16
@@ -37,6 +38,7 @@ class BehaviourCloningConfig(ProxMOConfig):
         scripts: Sequence[tuple[int, ScriptFactory]] = NotProvided,
         observation_weight: float = NotProvided,
         observation_share: float = NotProvided,
+        learn_empty_thoughts: bool = NotProvided,
     ) -> Self:
         """Sets what is imitated.
 
@@ -47,8 +49,16 @@ class BehaviourCloningConfig(ProxMOConfig):
             observation_weight: weight in the loss of a token that the environment said, beside 1 of an action's.
             observation_share: share of those tokens, drawn at random, that the loss is computed for, 0 to 1. Where
                 observations are long and the vocabulary is large, most of the time goes into predicting them.
+            learn_empty_thoughts: whether the tags of a thought are learnt where a script thinks nothing. A model that
+                can think would unlearn it; one made from nothing has to learn the tags somewhere. A script that says
+                what it thinks (its attribute `thought`) is always copied.
         """
-        return self._set(scripts=scripts, observation_weight=observation_weight, observation_share=observation_share)
+        return self._set(
+            scripts=scripts,
+            observation_weight=observation_weight,
+            observation_share=observation_share,
+            learn_empty_thoughts=learn_empty_thoughts,
+        )
 
     def script_at(self, iteration: int) -> ScriptFactory:
         """Who plays at an iteration, counted from 0."""
@@ -69,6 +79,8 @@ class BehaviourCloningConfig(ProxMOConfig):
             self._fail("observation_weight", self.observation_weight, "it is a number of at least 0.")
         if not 0 <= self.observation_share <= 1:
             self._fail("observation_share", self.observation_share, "it is a share, from 0 to 1.")
+        if self.learn_empty_thoughts not in (True, False):
+            self._fail("learn_empty_thoughts", self.learn_empty_thoughts, "it is True or False.")
 
 
 class BehaviourCloning(ProxMO):

@@ -1,4 +1,4 @@
-"""A warm start: tokenizer, tiny model and behaviour cloning in one recipe, its result kept by the recipe's hash."""
+"""A warm start: a policy, made here or a pretrained one, and behaviour cloning; kept by the recipe's hash."""
 
 from __future__ import annotations
 
@@ -10,36 +10,69 @@ import logging
 import random
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from proxmo_rllib.config import ProxMOConfig
 from proxmo_rllib.imitation.algorithm import BehaviourCloningConfig
+from proxmo_rllib.policies.loading import resolve_pretrained
 from proxmo_rllib.policies.tiny import TinySize, build_tiny_policy, train_tokenizer
 from proxmo_rllib.rollouts.environments import make_text_env, split_tasks
 
 logger = logging.getLogger(__name__)
 
 #: Raised when code that the result depends on changes.
-RECIPE_VERSION = 2
+RECIPE_VERSION = 3
 
 #: What a policy that is to be trained further must have seen as it will see it then.
-_WORLD = ("env", "env_config", "system_message", "context", "template", "response_style", "history", "show_admissible")
+_WORLD = (
+    "env",
+    "env_config",
+    "system_message",
+    "chat_template_kwargs",
+    "chat_template_date",
+    "context",
+    "template",
+    "response_style",
+    "history",
+    "show_admissible",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CloningProgress:
+    """How far a warm start is.
+
+    Attributes:
+        iteration: those that are done; 0 when the cloning is about to begin.
+        iterations: of the recipe.
+        loss: of the last one; None before the first.
+        success: share of the panel that was solved, after an iteration that ended with an evaluation.
+        seconds_left: expected; None before the first iteration is done.
+    """
+
+    iteration: int
+    iterations: int
+    loss: float | None = None
+    success: float | None = None
+    seconds_left: float | None = None
 
 
 @dataclass(frozen=True)
 class WarmStart:
-    """How to make a tiny policy from nothing.
+    """How to make a policy that can act: a tiny one from nothing, or a pretrained one that is shown how.
 
     Attributes:
-        config: environment, prompting, script and optimisation; its `pretrained` is made here.
+        config: environment, prompting, script and optimisation. Its `pretrained` is where the cloning starts; None
+            makes a tiny model. The default learning rate is for that one: a pretrained model bears 1e-5 or so.
         iterations: of behaviour cloning.
-        size: shape of the model.
-        vocab_size: tokens at most.
-        text_episodes: episodes of the script whose texts the tokenizer is trained on.
-        seed: of the weights and of the texts; that of the demonstrations is the config's.
+        size: shape of a tiny model.
+        vocab_size: tokens of a tiny model at most.
+        text_episodes: episodes of the script whose texts its tokenizer is trained on.
+        seed: of its weights and of the texts; that of the demonstrations is the config's.
     """
 
     config: BehaviourCloningConfig
@@ -69,10 +102,11 @@ class WarmStart:
             "num_epochs",
             "lr",
         )
-        keys += ("weight_decay", "grad_clip", "observation_weight", "observation_share")
+        keys += ("weight_decay", "grad_clip", "observation_weight", "observation_share", "learn_empty_thoughts")
         recipe = {
             "version": RECIPE_VERSION,
             "config": {key: getattr(config, key) for key in keys},
+            "pretrained": None if config.pretrained is None else _contents(config.pretrained),
             "scripts": [(start, _name(script)) for start, script in config.scripts],
             "iterations": self.iterations,
             "size": asdict(self.size),
@@ -90,11 +124,14 @@ class WarmStart:
     def _folder(self, cache: Path | None) -> Path:
         return (cache or Path.home() / ".cache" / "proxmo_rllib" / "warm_starts") / self.digest()[:16]
 
-    def policy(self, cache: Path | None = None) -> Path:
+    def policy(
+        self, cache: Path | None = None, watch: Callable[[CloningProgress], None] = lambda progress: None
+    ) -> Path:
         """Folder of the cloned policy: from the cache, or made now, which takes minutes and a running Ray.
 
         Args:
             cache: folder of all warm starts; by default `~/.cache/proxmo_rllib/warm_starts`.
+            watch: is told how far it is.
         """
         folder = self._folder(cache)
         if (made := self.cached(cache)) is not None:
@@ -102,35 +139,60 @@ class WarmStart:
         home = folder.parent
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=home) as scratch:
-            made = self.make(Path(scratch))
+            made = self.make(Path(scratch), watch)
             # Renamed when it is whole: one that was interrupted is never found.
             shutil.move(made, folder)
         return folder
 
-    def make(self, scratch: Path) -> Path:
+    def make(
+        self,
+        scratch: Path,
+        watch: Callable[[CloningProgress], None] = lambda progress: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Path:
         """Makes the policy.
 
         Args:
             scratch: folder for what comes up on the way.
+            watch: is told how far it is, before the first iteration and after each.
+            stop: is asked after each iteration whether what there is shall do.
 
         Returns:
             Folder below `scratch` with the cloned policy.
         """
-        start = scratch / "start"
-        build_tiny_policy(start, train_tokenizer(self._texts(), self.vocab_size), self.size, self.seed)
-        config = self.config.copy(copy_frozen=False).policy(pretrained=start)
-        algorithm = config.build_algo()
+        algorithm = self._start(scratch).build_algo()
         try:
-            for iteration in range(self.iterations):
+            watch(CloningProgress(0, self.iterations))
+            started = time.monotonic()
+            for iteration in range(1, self.iterations + 1):
                 result = algorithm.train()
-                loss = result["learners"]["default_policy"]["imitation_loss"]
-                logger.info("Behaviour cloning %d/%d: loss %.3f", iteration + 1, self.iterations, loss)
-                if "evaluation" in result:
-                    logger.info("Success on the panel: %.3f", result["evaluation"]["success_rate"])
+                progress = CloningProgress(
+                    iteration,
+                    self.iterations,
+                    loss=float(result["learners"]["default_policy"]["imitation_loss"]),
+                    success=result["evaluation"]["success_rate"] if "evaluation" in result else None,
+                    seconds_left=(time.monotonic() - started) / iteration * (self.iterations - iteration),
+                )
+                logger.info("Behaviour cloning %d/%d: loss %.3f", iteration, self.iterations, progress.loss)
+                if progress.success is not None:
+                    logger.info("Success on the panel: %.3f", progress.success)
+                watch(progress)
+                if stop():
+                    break
             saved = Path(algorithm.save_to_path(str(scratch / "checkpoint")))
         finally:
             algorithm.stop()
         return saved / "policy"
+
+    def _start(self, scratch: Path) -> BehaviourCloningConfig:
+        """The config with the policy to start from, which is made first if need be."""
+        config: BehaviourCloningConfig = self.config.copy(copy_frozen=False)
+        if config.pretrained is not None:
+            return config
+        start = scratch / "start"
+        build_tiny_policy(start, train_tokenizer(self._texts(), self.vocab_size), self.size, self.seed)
+        # Who never spoke has no thoughts to unlearn, and has to learn the tags.
+        return config.policy(pretrained=start).imitation(learn_empty_thoughts=True)
 
     def _texts(self) -> Iterator[set[str]]:
         """What the environment and the script say in each of the first tasks, and what could have been done there."""
@@ -151,6 +213,15 @@ class WarmStart:
                     break
             yield texts
         env.close()
+
+
+def _contents(pretrained: str | Path) -> list[Any]:
+    """What tells a pretrained model from another: its name on the hub, or the files of a folder."""
+    source = Path(resolve_pretrained(pretrained))
+    if not source.is_dir():
+        return [str(pretrained)]
+    files = sorted(path for path in source.iterdir() if path.is_file())
+    return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
 
 
 def _name(script: Any) -> str:

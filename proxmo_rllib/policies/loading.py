@@ -71,7 +71,9 @@ def load_tokenizer(pretrained: str | Path) -> Any:
 
     source = resolve_pretrained(pretrained)
     try:
-        return AutoTokenizer.from_pretrained(source)
+        # Mistral's own backend, which transformers takes where it finds a tekken.json, has neither a chat template nor
+        # the tokenizer.json that prompts are made with.
+        return AutoTokenizer.from_pretrained(source, mistral_format=False)
     except (OSError, ValueError) as error:
         raise ValueError(_unreachable(pretrained, error)) from error
 

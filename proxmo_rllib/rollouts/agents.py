@@ -56,7 +56,8 @@ class EnginePolicyAgent:
 class Script(Protocol):
     """A program that plays: sees what an agent sees, answers with an action.
 
-    One that makes detours says so after each of them by an attribute `detour` that is True.
+    One that makes detours says so after each of them by an attribute `detour` that is True. One that thinks has what it
+    thought before its last action in an attribute `thought`, a text.
     """
 
     def reset(self, observation: str, info: dict[str, Any]) -> None: ...
@@ -90,14 +91,14 @@ class ScriptedAgent:
 
     Args:
         script: the program that plays.
-        chat: to encode the actions.
-        wrap: puts an action into the response format that the action parser reads.
+        chat: to encode the responses.
+        style: of the responses, "bare" or "tagged". A tagged one has a thought, if need be one without words.
     """
 
-    def __init__(self, script: Script, chat: ChatFormat, wrap: Callable[[str], str]) -> None:
+    def __init__(self, script: Script, chat: ChatFormat, style: str) -> None:
         self._script = script
         self._chat = chat
-        self._wrap = wrap
+        self._tagged = style == "tagged"
         self._started = False
 
     async def respond(self, prompt_ids: list[int], observation: str, info: dict[str, Any]) -> Completion:
@@ -105,11 +106,13 @@ class ScriptedAgent:
             self._script.reset(observation, info)
             self._started = True
         action = self._script.act(observation, info)
-        ids = [*self._chat.encode_text(self._wrap(action)), self._chat.stop_token_ids[0]]
+        thought = getattr(self._script, "thought", None) or ("" if self._tagged else None)
+        ids, thinking = self._chat.demonstrate(f"<action>{action}</action>" if self._tagged else action, thought)
         return Completion(
-            token_ids=np.asarray(ids, dtype=np.int32),
+            token_ids=ids,
             logprobs=np.zeros(len(ids), dtype=np.float32),
             finish_reason="stop",
             policy_version=0,
             demonstration=not getattr(self._script, "detour", False),
+            empty_thought=0 if thought else thinking,
         )

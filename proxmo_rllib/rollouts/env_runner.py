@@ -160,14 +160,9 @@ class TextEnvRunner(EnvRunner, Checkpointable):
         return make
 
     def _scripted_agent(self, script: ScriptFactory) -> Callable[[Assignment, int], Agent]:
-        style = self.config.response_style
-
-        def wrap(action: str) -> str:
-            return action if style == "bare" else f"<think></think><action>{action}</action>"
-
         def make(assignment: Assignment, index: int) -> Agent:
             rng = random.Random(f"script-{assignment.group_id}-{assignment.seed}-{index}")
-            return ScriptedAgent(script(rng), self.chat, wrap)
+            return ScriptedAgent(script(rng), self.chat, self.config.response_style)
 
         return make
 

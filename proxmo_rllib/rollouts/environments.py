@@ -109,7 +109,12 @@ def begin(env: gymnasium.Env[str, str], task: str) -> tuple[str, dict[str, Any]]
 
 def chat_format(config: Any) -> ChatFormat:
     """The policy's chat template, taken apart."""
-    return ChatFormat.from_tokenizer(load_tokenizer(config.pretrained), config.system_message)
+    return ChatFormat.from_tokenizer(
+        load_tokenizer(config.pretrained),
+        config.system_message,
+        template_kwargs=config.chat_template_kwargs,
+        today=config.chat_template_date,
+    )
 
 
 def split_tasks(env: gymnasium.Env[str, str], config: Any) -> list[str]:

@@ -161,7 +161,7 @@ async def _play(
         completion = await _answer(agent, conversation.token_ids, anchor, info)
         conversation.reply(completion.token_ids)
         response = chat.decode_response(completion.token_ids)
-        message, reward, terminated, truncated, info = await _call(lease.step, response)
+        message, reward, terminated, truncated, info = await _call(lease.step, chat.read(response))
         last_info.update(info)
         turns.append(
             Turn(
@@ -176,6 +176,7 @@ async def _play(
                 action_valid=info["action_valid"],
                 reward=reward,
                 demonstration=completion.demonstration,
+                empty_thought=completion.empty_thought,
             )
         )
         if terminated or truncated or len(turns) >= max_turns:

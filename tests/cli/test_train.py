@@ -111,6 +111,8 @@ def test_a_dry_run_checks_everything_but_the_weights(example, capsys):
     assert "10,000 tasks" in printed
     assert "Your task is to:" in printed
     assert "tokens of" in printed
+    assert "reply opens with ok '<|assistant|>'" in printed
+    assert "an episode is one sequence" in printed
     assert "not checked" in printed  # the weights
     assert not (example.parent / "runs").exists()
 
@@ -201,3 +203,22 @@ def test_the_first_signal_waits_for_the_iteration_and_the_second_does_not():
 def test_while_nothing_is_trained_yet_the_first_signal_ends_it():
     with Interruption(print), pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
+
+
+def test_a_dry_run_prints_what_the_template_opens_and_what_it_does_to_thoughts(tmp_path, tiny_policy, example, capsys):
+    """As the model's own folder has it: a template that opens a thought, strips it later and prints the date."""
+    import shutil
+
+    folder = shutil.copytree(tiny_policy, tmp_path / "thinking")
+    (folder / "chat_template.jinja").write_text(
+        "{{ '<|system|>' + strftime_now('%Y-%m-%d') }}{% for m in messages %}{{ '<|' + m.role + '|>' }}"
+        "{{ m.content.split('</think>')[-1] + '<|end|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|assistant|><think>\n' }}{% endif %}"
+    )
+    assert main([str(example), f"pretrained={folder}", "--dry-run"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert r"reply opens with ok '<|end|><|assistant|><think>\n'" in printed
+    assert "every turn is a sequence of its own" in printed
+    assert "prompts say that it is 2026-01-01" in printed
+    assert main([str(example), f"pretrained={folder}", "chat_template_kwargs.thinking=False", "--dry-run"]) == 1
+    assert "reads no variable 'thinking'" in capsys.readouterr().err

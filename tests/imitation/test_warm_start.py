@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import random
+import re
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from env_wrappers.alfworld.novice import Novice
 from proxmo_rllib import ProxMOConfig
@@ -16,6 +24,8 @@ from proxmo_rllib.imitation.learner import demonstration_columns
 from proxmo_rllib.learner import columns
 from proxmo_rllib.policies.loading import load_causal_lm, load_tokenizer
 from proxmo_rllib.policies.tiny import TinySize
+from proxmo_rllib.rollouts.agents import ScriptedAgent
+from proxmo_rllib.rollouts.conversation import ChatFormat
 from proxmo_rllib.types import Episode, Status, Turn
 
 ENV = "env_wrappers/ALFWorld-v0"
@@ -92,9 +102,102 @@ def test_slips_are_seen_and_not_copied():
     arrays = demonstration_columns([episode], observation_weight=0.25)
     np.testing.assert_allclose(arrays[columns.LOSS_WEIGHTS][0], [0, 0.25, 1, 1, 0.25, 0, 0, 0.25, 1])
     np.testing.assert_array_equal(arrays[columns.LOSS_MASK], arrays[columns.LOSS_WEIGHTS] > 0)
+    thoughtless = replace(episode, turns=(replace(turns[0], empty_thought=1), *turns[1:]))
+    weights = demonstration_columns([thoughtless], observation_weight=0.25)[columns.LOSS_WEIGHTS][0]
+    np.testing.assert_allclose(weights, [0, 0.25, 0, 1, 0.25, 0, 0, 0.25, 1])
+    learnt = demonstration_columns([thoughtless], observation_weight=0.25, learn_empty_thoughts=True)
+    np.testing.assert_allclose(learnt[columns.LOSS_WEIGHTS], arrays[columns.LOSS_WEIGHTS])
     few = demonstration_columns([episode], observation_weight=0.25, observation_share=0.5)[columns.LOSS_WEIGHTS][0]
     np.testing.assert_allclose(few[[2, 3, 8]], 1)  # actions all
     assert 0 < sum(few == 0.25) < 3
+
+
+class Thinker:
+    """Says what it thinks."""
+
+    def __init__(self, rng: random.Random, thought: str = "") -> None:
+        self.thought = thought
+
+    def reset(self, observation: str, info: dict[str, Any]) -> None: ...
+
+    def act(self, observation: str, info: dict[str, Any]) -> str:
+        return "look"
+
+
+@pytest.mark.parametrize(
+    ("style", "thought", "said", "empty"),
+    [
+        ("tagged", "Where am I?", "<think>Where am I?</think><action>look</action>", ""),
+        ("tagged", "", "<think></think><action>look</action>", "<think></think"),  # ">" is one piece with "<"
+        ("bare", "Where am I?", "<think>Where am I?</think>look", ""),
+        ("bare", "", "look", ""),
+    ],
+)
+def test_a_script_says_its_thoughts_and_one_without_words_is_told_apart(
+    tiny_policy: Path, style: str, thought: str, said: str, empty: str
+):
+    chat = ChatFormat.from_tokenizer(load_tokenizer(tiny_policy))
+    agent = ScriptedAgent(Thinker(random.Random(0), thought), chat, style)
+    completion = asyncio.run(agent.respond([], "You see a mug.", {}))
+    assert chat.decode_response(completion.token_ids) == said
+    assert chat.tokenizer.decode(completion.token_ids[: completion.empty_thought]) in (empty, f"{empty}>")
+
+
+def test_a_pretrained_model_is_where_a_warm_start_begins(tiny_policy: Path, tmp_path: Path):
+    shown = recipe()
+    shown.config.policy(pretrained=tiny_policy)
+    assert shown.digest() != recipe().digest()
+    begun = shown._start(tmp_path)
+    assert begun.pretrained == tiny_policy
+    assert not begun.learn_empty_thoughts
+    made = recipe()._start(tmp_path)
+    assert made.pretrained == tmp_path / "start"
+    assert made.learn_empty_thoughts  # who is made from nothing has to learn the tags
+
+
+RECIPE_FILE = """
+import functools
+from env_wrappers.alfworld.novice import Novice
+from proxmo_rllib.imitation import BehaviourCloningConfig, WarmStart
+
+config = (
+    BehaviourCloningConfig()
+    .environment("env_wrappers/ALFWorld-v0", env_config={"rooms": ("bathroom",), "max_receptacles": 3})
+    .inference(engine="transformers", max_model_len=512)
+    .env_runners(num_env_runners=1, num_cpus_per_env_runner=0.5, max_turns=4)
+    .imitation(scripts=[(0, functools.partial(Novice, diligence=1.0))])
+    .training(num_groups=4, num_minibatches=1, lr=1e-3)
+    .debugging(record_groups=0)
+)
+warm_start = WarmStart(config, iterations=500)
+"""
+
+
+@pytest.mark.slow
+def test_the_command_shows_a_pretrained_model_how_says_how_far_it_is_and_writes_what_there_is(
+    tiny_policy: Path, tmp_path: Path
+):
+    (tmp_path / "shown.py").write_text(RECIPE_FILE)
+    words = ["warm-start", "shown.py", f"pretrained={tiny_policy}", "--output", "out"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "proxmo_rllib.cli", *words], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("iteration 2/500, loss "):
+            process.send_signal(signal.SIGINT)
+            break
+    lines += process.stdout.readlines()
+    assert process.wait(timeout=60) == 130
+    printed = "".join(lines)
+    assert f"500 iterations from {tiny_policy}" in printed
+    assert re.search(r"iteration 1/500, loss [0-9.]+, .* left", printed)
+    assert "ended early: interrupted by Ctrl-C" in printed
+    made, given = load_causal_lm(tmp_path / "out"), load_causal_lm(tiny_policy)
+    assert made.config.hidden_size == given.config.hidden_size
+    assert not torch.equal(made.lm_head.weight, given.lm_head.weight)
 
 
 @pytest.mark.slow

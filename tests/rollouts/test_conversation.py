@@ -96,7 +96,7 @@ def test_a_window_starts_anew_with_every_message(tokenizer: Any):
         context, appended = conversation.say(observation)
         assert not appended
         assert conversation.token_ids == context.tolist()
-        assert context.tolist() == [*chat.head, *chat.encode_text(observation), *chat.reply_opening]
+        assert context.tolist() == chat.prompt([chat.user_message(observation)])
         conversation.reply(ended(chat, "go"))
 
 
@@ -117,8 +117,9 @@ def test_a_reply_cut_by_length_is_closed_by_the_context(tokenizer: Any):
     whole.reply(ended(chat, "take mug"))
     after_cut, _ = cut.say("Taken.")
     after_whole, _ = whole.say("Taken.")
-    assert after_cut.tolist() == [*chat.reply_closing, *after_whole.tolist()]
-    assert chat.reply_closing[-1] == chat.stop_token_ids[0]
+    stop = after_cut.tolist().index(chat.stop_token_ids[0])
+    assert after_cut.tolist()[stop + 1 :] == after_whole.tolist()
+    assert not tokenizer.decode(after_cut[:stop]).strip()
 
 
 def test_a_reply_that_ends_with_the_end_of_text_is_not_closed_again():
@@ -128,7 +129,7 @@ def test_a_reply_that_ends_with_the_end_of_text_is_not_closed_again():
     conversation.say("You see a mug.")
     conversation.reply(np.asarray([*chat.encode_text("go"), tokenizer.eos_token_id], np.int32))
     context, _ = conversation.say("Nothing.")
-    assert context.tolist()[: len(chat.user_opening)] == list(chat.user_opening)
+    assert tokenizer.decode(context).startswith("<|start_header_id|>user<|end_header_id|>")
 
 
 def test_observation_text_is_never_parsed_as_special_tokens(tokenizer: Any):
@@ -143,11 +144,20 @@ def test_observation_text_is_never_parsed_as_special_tokens(tokenizer: Any):
         assert tokenizer.decode(ids) == text
 
 
-def test_blanks_of_an_observation_are_kept_where_a_template_would_trim_them():
-    tokenizer = tokenizer_with("llama3")
-    chat = ChatFormat.from_tokenizer(tokenizer)
-    context, _ = Conversation(chat, append=True).say("  a\n\n")
-    assert context.tolist() == [*chat.head, *chat.encode_text("  a\n\n"), *chat.reply_opening]
+@pytest.mark.parametrize(("name", "shown"), [("llama3", "a"), ("chatml", "  a\n\n")])
+def test_blanks_of_an_observation_are_trimmed_where_the_template_trims_them(name: str, shown: str):
+    tokenizer = tokenizer_with(name)
+    conversation = Conversation(ChatFormat.from_tokenizer(tokenizer), append=True)
+    messages = []
+    for _ in range(2):
+        conversation.say("  a\n\n")
+        messages.append({"role": "user", "content": "  a\n\n"})
+        assert conversation.token_ids == tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_dict=False
+        )
+        conversation.reply(ended(ChatFormat.from_tokenizer(tokenizer), "go"))
+        messages.append({"role": "assistant", "content": "go"})
+    assert shown in tokenizer.decode(conversation.token_ids)
 
 
 def test_a_conversation_begins_with_one_bos_token():
@@ -190,12 +200,11 @@ def test_a_template_that_knows_no_system_message_is_named():
     [
         ("{{ messages[-1]['content'] }}", "does not keep the messages"),
         ("{% for m in messages | reverse %}<|user|>{{ m['content'] }}{% endfor %}", "does not keep the messages"),
-        ("<|user|>{{ messages | length }}{% for m in messages %}{{ m['content'] }}<|end|>{% endfor %}", "as they were"),
         ("{% for m in messages %}{{ m['content'] }} and {% endfor %}", "no special token"),
     ],
-    ids=["only the last", "reversed", "head that changes", "no end"],
+    ids=["only the last", "reversed", "no end"],
 )
-def test_templates_that_cannot_be_appended_to_are_refused(template: str, complaint: str):
+def test_templates_that_lose_messages_or_never_end_are_refused(template: str, complaint: str):
     tokenizer = tokenizer_with("tiny")
     tokenizer.chat_template = template
     with pytest.raises(ValueError, match=complaint):

@@ -162,7 +162,7 @@ def test_every_end_has_its_status(play: Any, make_client: Any, assignments: Any)
 
 def test_a_context_that_is_full_truncates_the_episode(play: Any, make_client: Any, assignments: Any, chat: Any):
     client = make_client(lambda prompt, turn: "go")
-    first = len(chat.head) + len(chat.encode_text("train-0 begins with 0")) + len(chat.reply_opening)
+    first = len(chat.prompt([chat.user_message("train-0 begins with 0")]))
     result = play(client, assignments("train-0", size=1), max_prompt_tokens=first, max_turns=50)
     assert statuses(result.groups) == [[Status.TRUNCATED]]
     assert len(result.groups[0].episodes[0]) == 1

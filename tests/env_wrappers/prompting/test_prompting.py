@@ -61,11 +61,26 @@ def test_tagged_responses(response: str, action: str | None) -> None:
 def test_the_parser_is_quick_on_hostile_responses() -> None:
     parse_action("<think>" * 20_000 + "<action>" * 20_000, "tagged")
     parse_action("<action></action>" * 20_000, "tagged")
+    parse_action("<think> </think> " * 20_000, "bare")
 
 
 def test_bare_responses_are_the_action_itself() -> None:
     assert parse_action("  go left \n", "bare") == "go left"
     assert parse_action(" \n", "bare") is None
+
+
+@pytest.mark.parametrize(
+    ("response", "action"),
+    [
+        ("<think>Which way?\n</think>\n\ngo left", "go left"),
+        (" <think>\n\n</think>\n\n<think>Which way?</think>go left", "go left"),
+        ("<think>Which way? go left", None),
+        ("<think>Which way?</think> ", None),
+        ("say <think> twice", "say <think> twice"),
+    ],
+)
+def test_the_action_of_a_bare_response_is_what_follows_its_thought(response: str, action: str | None) -> None:
+    assert parse_action(response, "bare") == action
 
 
 def test_validity_is_format_and_admissibility() -> None:
