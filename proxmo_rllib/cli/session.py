@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 
+from proxmo_rllib.cli.examples import runtime_env
+
 if TYPE_CHECKING:
     from proxmo_rllib.config import ProxMOConfig
 
@@ -74,7 +76,12 @@ def start_ray(address: str | None, num_cpus: float, log_to_driver: bool = True) 
         )
         return "this machine"
     try:
-        ray.init(address=address, logging_level=logging.WARNING, log_to_driver=log_to_driver)
+        ray.init(
+            address=address,
+            logging_level=logging.WARNING,
+            log_to_driver=log_to_driver,
+            runtime_env=runtime_env(),
+        )
     except (ConnectionError, RuntimeError, ValueError) as error:
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConnectionError(_no_cluster(address, first)) from error
