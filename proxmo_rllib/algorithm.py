@@ -35,12 +35,14 @@ from ray.rllib.utils.metrics import (
 )
 from ray.tune import PlacementGroupFactory
 
+from proxmo_rllib import activity
 from proxmo_rllib.config import ProxMOConfig
 from proxmo_rllib.evaluation.panels import PanelResult, panel_assignments, summarise
 from proxmo_rllib.inference.engine import EngineConfig, EngineDeadError
 from proxmo_rllib.inference.pool import InferencePool
 from proxmo_rllib.inference.weights import serialise
 from proxmo_rllib.learner.training_data import GroupedTrainingData
+from proxmo_rllib.metrics_logger import LoggedMetrics
 from proxmo_rllib.policies.loading import resolve_pretrained, save_policy
 from proxmo_rllib.rollouts import TaskSampler
 from proxmo_rllib.rollouts.environments import check_first_prompt, make_text_env, split_tasks
@@ -87,6 +89,8 @@ class ProxMO(Algorithm):
     @override(Algorithm)
     def setup(self, config: AlgorithmConfig) -> None:
         """Starts engines, environment runners and learners, side by side."""
+        self.metrics = LoggedMetrics.like(self.metrics)
+        self.metrics.time_each_iteration()
         self._probe_ids = check_first_prompt(self.config)
         if not ray.is_initialized():
             ray.init()  # not by the thread below, as it would be otherwise: Ray's processes end with the thread
@@ -99,6 +103,7 @@ class ProxMO(Algorithm):
                 if pool.exception() is None:
                     pool.result().stop()
                 raise
+        activity.begin(f"waiting for the engines ({self.config.num_engines} x {self.config.engine})")
         self._pool = pool.result()
         self._policy_version = 0
         self._connect(self.env_runner_group.healthy_worker_ids())
@@ -157,6 +162,7 @@ class ProxMO(Algorithm):
             script: plays instead of the policy, if given.
         """
         assignments = self._sampler.deal(self.config.num_groups, self.config.group_size)
+        activity.begin("playing", sum(assignment.size for assignment in assignments))
         refs: list[Any] = []
         tokens: list[int] = []
         errors: list[str] = []
@@ -251,6 +257,7 @@ class ProxMO(Algorithm):
         return results
 
     def _learn(self, groups: GroupedTrainingData) -> None:
+        activity.begin("learning")
         sampled = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
         results = self.learner_group.update(
             training_data=groups,
@@ -261,6 +268,7 @@ class ProxMO(Algorithm):
 
     def _transfer_weights(self) -> None:
         """Hands the learner's weights to every engine and checks that they compute the same."""
+        activity.begin("handing the weights to the engines")
         weights, version, expected = self._from_first_learner(_export, self._probe_ids)
         self.pool.update_weights(weights, version)
         self._policy_version = version
@@ -352,6 +360,7 @@ class ProxMO(Algorithm):
             raise ValueError("panel=None: there is nothing to evaluate on; set .evaluation(panel=...).")
         started = time.perf_counter()
         assignments = panel_assignments(panel, self.config.panel_repeats)
+        activity.begin("playing the panel", len(assignments) * self.config.panel_repeats)
         groups = self.play_groups(assignments, temperature=self.config.panel_temperature, script=script, panel=panel)
         return summarise(panel, groups, seconds=time.perf_counter() - started)
 

@@ -1,4 +1,4 @@
-"""Where tuned examples lie, those of the package by name, and what lies beside one: its own modules, for all processes."""
+"""Tuned examples: a file, or an installed one by its name; and the modules beside it, for all processes of a run."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def make_importable(file: Path) -> None:
 
 
 def runtime_env() -> dict[str, Any]:
-    """Ray's `runtime_env` with which a cluster that runs already imports the same. Its nodes have to see the folders."""
+    """Ray's `runtime_env`, so that a cluster that runs already imports the same; its nodes have to see the folders."""
     if not _folders:
         return {}
     return {"env_vars": {"PYTHONPATH": os.pathsep.join([*_folders, "${PYTHONPATH}"])}}

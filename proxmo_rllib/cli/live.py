@@ -14,11 +14,13 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from proxmo_rllib import activity
 from proxmo_rllib.stopping import StopCriteria
 from proxmo_rllib.training_run.progress import PanelScore, Progress
 
 _BARS = "▁▂▃▄▅▆▇█"
 _ROWS = 10
+_COUNT_EVERY_S = 0.5
 
 
 def sparkline(values: Sequence[float], low: float = 0.0, high: float = 1.0, width: int = 40) -> str:
@@ -137,6 +139,8 @@ class LiveView(_Watcher):
         self._began = time.monotonic()
         self._since = self._began
         self._doing = "starting"
+        self._counted = 0.0
+        self._over = 0
         self._panels: list[tuple[int, PanelScore]] = []
         # The libraries' output is redirected already; rich need not catch it too.
         self._live = Live(
@@ -176,9 +180,22 @@ class LiveView(_Watcher):
         elif self._panels:
             parts.append(Text(f"panel before training: {self._panels[0][1]}"))
         if self._doing:
-            seconds = time.monotonic() - self._since
-            parts.append(Spinner("dots", Text(f"{self._doing}, {seconds:.0f} s (Ctrl-C: save and stop)", style="dim")))
+            parts.append(Spinner("dots", Text(f"{self._waiting_for()} (Ctrl-C: save and stop)", style="dim")))
         return Group(*parts)
+
+    def _waiting_for(self) -> str:
+        """What goes on, and for how long: "iteration 3: playing, 90/128 episodes, 4 s"."""
+        phase = activity.present()
+        now = time.monotonic()
+        if phase is None or phase.since < self._since:
+            return f"{self._doing}, {now - self._since:.0f} s"
+        count = ""
+        if phase.episodes:
+            if now - self._counted > _COUNT_EVERY_S:
+                self._counted, self._over = now, activity.episodes_over()
+            # Episodes that are played again, after an engine died, count again.
+            count = f", {min(self._over, phase.episodes)}/{phase.episodes} episodes"
+        return f"{self._doing}: {phase.name}{count}, {now - phase.since:.0f} s"
 
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False, header_style="bold")

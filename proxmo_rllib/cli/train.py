@@ -227,12 +227,14 @@ def _train(
         view.status("starting engines, environments and learners")
         algo = config.build_algo()
         last.callback(algo.stop)
+        last.callback(view.status, "stopping")
         if checkpoint is not None:
             view.status(f"restoring {checkpoint.name}")
             algo.restore_from_path(str(checkpoint))
             folder.forget_after(algo.iteration)
         interruption.be_patient()
-        view.status("playing the panel" if config.panel is not None and checkpoint is None else "iteration 1")
+        first = config.panel is not None and checkpoint is None
+        view.status("before training" if first else f"iteration {algo.iteration + 1}")
         run = Run(
             algo,
             folder,
@@ -243,9 +245,7 @@ def _train(
             checkpoint_every=arguments.checkpoint_every,
             keep_checkpoints=arguments.keep_checkpoints,
         )
-        outcome = run.train()
-        view.status("stopping")
-    return outcome
+        return run.train()
 
 
 def _wandb(

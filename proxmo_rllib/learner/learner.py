@@ -25,6 +25,7 @@ from proxmo_rllib.learner.advantages_connector import ProxMOAdvantages
 from proxmo_rllib.learner.losses import TokenLoss, clipped_surrogate
 from proxmo_rllib.learner.module import CausalLMModule
 from proxmo_rllib.learner.token_batches import TokenBatches, split_by_token_budget, take_rows
+from proxmo_rllib.metrics_logger import LoggedMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class ProxMOLearner(TorchLearner):
     @override(TorchLearner)
     def build(self) -> None:
         super().build()
+        self.metrics = LoggedMetrics.like(self.metrics)
         self._num_optimizer_steps = 0
         self._num_skipped_in_a_row = 0
         self._sums: dict[str, float] = defaultdict(float)

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from proxmo_rllib.policies import hub
+
 ASSETS = Path(__file__).parent / "assets"
 _ASSET_PREFIX = "asset:"
 
@@ -37,6 +39,7 @@ def resolve_pretrained(pretrained: str | Path) -> str:
         return str(folder.resolve())
     if name.startswith((".", "/", "~")):
         raise ValueError(f"pretrained={name!r}: there is no such folder.")
+    hub.obstacle()  # without a network, what follows asks the cache alone
     return name
 
 
@@ -71,10 +74,18 @@ def load_tokenizer(pretrained: str | Path) -> Any:
 
 
 def max_positions(pretrained: str | Path) -> int | None:
-    """Tokens that the model can tell apart by position, if its config says."""
+    """Tokens that the model can tell apart by position, if its config says.
+
+    Raises:
+        ValueError: it cannot be loaded.
+    """
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(resolve_pretrained(pretrained)).get_text_config()
+    source = resolve_pretrained(pretrained)
+    try:
+        config = AutoConfig.from_pretrained(source).get_text_config()
+    except OSError as error:
+        raise ValueError(_unreachable(pretrained, error)) from error
     positions: int | None = getattr(config, "max_position_embeddings", None)
     return positions
 
@@ -98,7 +109,9 @@ def save_policy(pretrained: str | Path, weights: bytes | memoryview, folder: Pat
 
 def _unreachable(pretrained: str | Path, error: Exception) -> str:
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if (obstacle := hub.obstacle()) is not None:
+        first = f"it is not in the cache, and nothing can be downloaded ({obstacle})."
     return (
         f"pretrained={str(pretrained)!r} cannot be loaded: {first} Give a folder that save_pretrained wrote, or a hub "
-        "name while the hub can be reached (HF_HUB_OFFLINE must not be set)."
+        "name while the hub can be reached."
     )
