@@ -35,7 +35,7 @@ from ray.rllib.utils.metrics import (
 )
 from ray.tune import PlacementGroupFactory
 
-from proxmo_rllib import activity
+from proxmo_rllib import activity, quiet
 from proxmo_rllib.config import ProxMOConfig
 from proxmo_rllib.evaluation.panels import PanelResult, panel_assignments, summarise
 from proxmo_rllib.inference.engine import EngineConfig, EngineDeadError
@@ -97,7 +97,8 @@ class ProxMO(Algorithm):
         with ThreadPoolExecutor(max_workers=1) as background:
             pool = background.submit(self._start_engines)
             try:
-                super().setup(config)
+                with quiet.filtered_stderr():
+                    super().setup(config)
             except BaseException:
                 # Tune keeps a failed trial's object: its engines would go on.
                 if pool.exception() is None:

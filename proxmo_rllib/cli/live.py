@@ -20,6 +20,8 @@ from proxmo_rllib.training_run.progress import PanelScore, Progress
 
 _BARS = "▁▂▃▄▅▆▇█"
 _ROWS = 10
+# What a terminal of less columns has no room for.
+_LEFT_OUT_BELOW = {102: ("version", "95%"), 84: ("return", "invalid"), 66: ("panel",)}
 _COUNT_EVERY_S = 0.5
 
 
@@ -198,23 +200,32 @@ class LiveView(_Watcher):
         return f"{self._doing}: {phase.name}{count}, {now - phase.since:.0f} s"
 
     def _table(self) -> Table:
+        rows = [self._cells(row) for row in self._history[-_ROWS:]]
+        left_out = {
+            heading for width, headings in _LEFT_OUT_BELOW.items() if self.console.width < width for heading in headings
+        }
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for heading in ("iter", "success", "95%", "return", "turns", "invalid", "seconds", "version", "panel"):
-            table.add_column(heading, justify="left" if heading == "panel" else "right", no_wrap=True)
-        for row in self._history[-_ROWS:]:
-            low, high = row.interval
-            table.add_row(
-                self._iteration(row),
-                number(row.success_rate, ".1%"),
-                f"{low:.0%}-{high:.0%}",
-                number(row.episode_return),
-                number(row.turns, ".1f"),
-                number(row.invalid_rate, ".1%"),
-                f"{_seconds(row):.1f}",
-                str(row.policy_version),
-                "" if row.panel is None else str(row.panel),
-            )
+        for heading in rows[0]:
+            if heading not in left_out:
+                table.add_column(heading, justify="left" if heading == "panel" else "right", no_wrap=True)
+        for row in rows:
+            table.add_row(*(cell for heading, cell in row.items() if heading not in left_out))
         return table
+
+    def _cells(self, row: Progress) -> dict[str, str]:
+        """What the table says of an iteration, by heading."""
+        low, high = row.interval
+        return {
+            "iter": self._iteration(row),
+            "success": number(row.success_rate, ".1%"),
+            "95%": f"{low:.0%}-{high:.0%}",
+            "return": number(row.episode_return),
+            "turns": number(row.turns, ".1f"),
+            "invalid": number(row.invalid_rate, ".1%"),
+            "seconds": f"{_seconds(row):.1f}",
+            "version": str(row.policy_version),
+            "panel": "" if row.panel is None else str(row.panel),
+        }
 
     def _footer(self) -> list[RenderableType]:
         last = self._history[-1]

@@ -14,7 +14,7 @@ from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 
 from proxmo_rllib.cli.examples import runtime_env
 
@@ -148,7 +148,7 @@ def quiet_terminal(log: Path) -> Iterator[Console]:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         sys.stdout, sys.stderr = file, file
-        console = Console(file=terminal, highlight=False, soft_wrap=not terminal.isatty())
+        console = _TerminalConsole(file=terminal, highlight=False, soft_wrap=not terminal.isatty())
         handlers = _route_logging(file, console)
         try:
             yield console
@@ -160,6 +160,21 @@ def quiet_terminal(log: Path) -> Iterator[Console]:
             for number, fd in enumerate(saved, start=1):
                 os.dup2(fd, number)
             os.close(saved[1])
+
+
+class _TerminalConsole(Console):
+    """As wide as the terminal it writes to; rich asks standard input and output, which need not be that terminal.
+
+    A live view that takes the terminal for wider than it is draws each table below the one before.
+    """
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        """Columns and rows."""
+        if not self.is_terminal:
+            return super().size
+        columns, rows = os.get_terminal_size(self.file.fileno())
+        return ConsoleDimensions(columns, rows) if columns and rows else super().size
 
 
 class _ConsoleHandler(logging.Handler):

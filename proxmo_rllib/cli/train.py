@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from proxmo_rllib import quiet
 from proxmo_rllib.cli.examples import list_examples
 from proxmo_rllib.cli.interruption import Interruption
 from proxmo_rllib.cli.session import (
@@ -91,6 +92,8 @@ def main(argv: list[str]) -> int:
     """Train; see the module's docstring. Returns 0, 1 for an error, 130 if it was interrupted."""
     started = time.monotonic()
     arguments = parse(argv)
+    if arguments.verbose:
+        os.environ[quiet.VERBOSE] = "1"
     prepare_environment(os.environ, Path.home(), arguments.address)
     try:
         if not arguments.dry_run:
@@ -125,7 +128,8 @@ def main(argv: list[str]) -> int:
             _say_resume(console, arguments.script, folder)
             return 1
         _say_end(console, arguments.script, folder, outcome)
-    print(json.dumps(outcome.summary(example.config)), flush=True)
+    # On a terminal it fills some lines, and they are not the table's.
+    print("\n" * sys.stdout.isatty() + json.dumps(outcome.summary(example.config)), flush=True)
     return 130 if outcome.interrupted else 0
 
 
