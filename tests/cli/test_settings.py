@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -189,9 +190,11 @@ def test_the_workers_of_a_cluster_that_runs_already_import_what_lies_beside_an_e
         "from proxmo_rllib.cli.settings import load_example; from ray.cluster_utils import Cluster; "
         "cluster = Cluster(initialize_head=True, head_node_args={'num_cpus': 1}); "
         f"own = load_example(Path({str(project)!r})).config.env; start_ray(cluster.address, 1); "
-        "print('answer', ray.get(ray.remote(lambda: own().answer).remote()))"
+        "print('answer', ray.get(ray.remote(lambda: own().answer).remote())); ray.shutdown(); cluster.shutdown()"
     )
     environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    # Else the cluster's address would be left where the next `ray.init()` of this machine looks for one.
+    environment["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray_")
     command = [sys.executable, "-c", script]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert "answer 42" in ended.stdout, ended.stderr[-2000:]

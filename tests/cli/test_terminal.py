@@ -22,9 +22,9 @@ from proxmo_rllib.training_run import PanelScore, Progress
 
 with quiet_terminal(Path(sys.argv[1])) as console, make_view(console, StopCriteria(iterations=120), "run") as view:
     for iteration in range(98, 102):
-        view.on_iteration(
-            Progress(iteration, iteration / 20, 128, 128, -10.75, 15.5, 1.0, 0, 60.5, 3.0, 0.2, 512.0, 4096.0, 1000, 1e-6,
-                     PanelScore(128, 128, 2.0)), {}, [])
+        seconds, panel = (60.5, 3.0, 0.2), PanelScore(128, 128, 2.0)
+        counts = (iteration, iteration / 20, 128, 128, -10.75, 15.5, 1.0, 0)
+        view.on_iteration(Progress(*counts, *seconds, 512.0, 4096.0, 1000, 1e-6, panel), {}, [])
         view._live.refresh()
 """
 # What moves the cursor or clears, and what colours.
@@ -53,8 +53,7 @@ def on_a_terminal(columns: int, arguments: list[str], stdin_is_it: bool) -> list
     return _CONTROL.sub(b"", written).decode().replace("\r", "\n").splitlines()
 
 
-@pytest.mark.parametrize("stdin_is_it", [True, False])
-@pytest.mark.parametrize("columns", [60, 80, 100, 140])
+@pytest.mark.parametrize(("columns", "stdin_is_it"), [(60, False), (80, True), (140, True)])
 def test_the_live_view_fits_the_terminal_and_says_whole_words(tmp_path, columns, stdin_is_it):
     """A line that the terminal has to wrap makes the next table stand below this one, instead of in its place."""
     lines = on_a_terminal(columns, ["-c", SCRIPT, str(tmp_path / "log.txt")], stdin_is_it)
