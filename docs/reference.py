@@ -77,14 +77,15 @@ METRICS: dict[str, str] = {
     "env_runners/response_tokens_per_second": "sampled tokens by the seconds of an environment runner's call",
     "env_runners/turns_per_second": "turns by the same",
     "learners/default_policy/total_loss": "the loss, a weighted mean over the sampled tokens of an optimizer step",
+    "learners/default_policy/imitation_loss": "of behaviour cloning, in the place of the next four",
     "learners/default_policy/policy_loss": "its part from the clipped surrogate",
     "learners/default_policy/entropy": "entropy of the next token, mean",
-    "learners/default_policy/kl_to_reference": "k3 estimate of the KL divergence to the initial policy, where `kl_coef` is above 0",
-    "learners/default_policy/approximate_kl_to_old": "k3 estimate of the KL divergence to the policy before the iteration's steps",
+    "learners/default_policy/kl_to_reference": "KL divergence to the initial policy (k3), where `kl_coef` is above 0",
+    "learners/default_policy/approximate_kl_to_old": "KL divergence to the policy before the steps (k3)",
     "learners/default_policy/clip_fraction": "share of the tokens whose ratio is clipped",
     "learners/default_policy/gradient_norm": "before clipping, of the last step",
     "learners/default_policy/num_skipped_steps": "steps left out because their gradient was not finite",
-    "learners/default_policy/num_sequences": "sequences trained on: an appended conversation is one, a window's turn is one",
+    "learners/default_policy/num_sequences": "sequences trained on: conversations, or turns of a window",
     "learners/default_policy/num_tokens_trained": "tokens of these sequences, prompts included",
     "learners/default_policy/num_micro_batches": "forward passes",
     "learners/default_policy/policy_version": "optimizer steps",
@@ -122,19 +123,19 @@ METRICS: dict[str, str] = {
 
 _HEAD = """# Reference
 
-Made by `python docs/reference.py` from docstrings and rules; a test holds it up to date. Environment variables are listed in
-[Installation](install.md#environment-variables), the settings of environments in [Environments](environments.md).
+Made by `python docs/reference.py` from docstrings and rules; a test holds it up to date. Environment variables are listed
+in [Installation](install.md#environment-variables), the settings of environments in [Environments](environments.md).
 
 ## Settings
 
-A config is made by these methods; on the command line a setting is `name=value`, and an entry of one that is a dictionary
-`name.entry=value`. A wrong value is refused, with its name, before anything starts.
+A config is made by these methods; on the command line a setting is `name=value`, and an entry of one that is a
+dictionary `name.entry=value`. A wrong value is refused, with its name, before anything starts.
 """
 _METRICS_HEAD = """
 ## Metrics
 
-`algo.train()` returns them nested, `metrics.jsonl` and W&B have them flat. What an iteration did not log is absent; a number
-that went wrong (a loss that is not finite) is NaN, and null in metrics.jsonl. Means and sums are over the iteration.
+`algo.train()` returns them nested, `metrics.jsonl` and W&B have them flat. What an iteration did not log is absent; a
+number that went wrong (a loss that is not finite) is NaN, and null in metrics.jsonl. Means and sums are over the iteration.
 """
 
 

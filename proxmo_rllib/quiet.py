@@ -94,8 +94,10 @@ class _FilteredEmit:
         self._emit = emit
 
     def __call__(self, data: dict[str, Any]) -> None:
-        kept = worth_reading(data.get("lines", ()))
-        if kept:
+        lines = data.get("lines", ())
+        kept = worth_reading(lines)
+        # Empty lines between hidden ones say nothing either.
+        if kept and (len(kept) == len(lines) or any(line.strip() for line in kept)):
             self._emit(data | {"lines": kept})
 
 

@@ -17,6 +17,7 @@ from env_wrappers.core import AnyText
 from env_wrappers.panels import Panel
 from proxmo_rllib import ProxMO, ProxMOConfig, activity
 from proxmo_rllib.policies.loading import load_causal_lm
+from proxmo_rllib.training_run.progress import flatten
 from proxmo_rllib.types import Assignment
 
 GROUPS, SIZE, TURNS = 3, 4, 3
@@ -149,6 +150,11 @@ def test_no_number_of_a_result_is_nan_and_the_timers_are_of_the_iteration(traine
         phases = sum(timers[name] for name in ("env_runner_sampling_timer", "learner_update_timer", "synch_weights"))
         assert phases < timers["training_step"] <= timers["training_iteration"] <= result["time_this_iter_s"]
         assert timers["training_iteration"] == pytest.approx(phases, rel=0.1, abs=0.2)
+
+
+def test_the_reference_page_says_what_every_number_of_a_result_is(trained: Trained, reference: Any):
+    for result in trained.results:
+        assert [key for key in flatten(result) if not reference.documented(key)] == []
 
 
 def test_whoever_watches_learns_how_many_episodes_are_over(trained: Trained):

@@ -61,7 +61,7 @@ def test_what_other_processes_print_comes_through_the_filter(monkeypatch):
     dispatcher.add_handler("test", seen.append)
     quiet.hide_known_noise()
     quiet.hide_known_noise()
-    dispatcher.emit({"pid": 1, "lines": HARMLESS})
+    dispatcher.emit({"pid": 1, "lines": [*HARMLESS, ""]})
     dispatcher.emit({"pid": 1, "lines": [*HARMLESS, *TELLING]})
     assert [batch["lines"] for batch in seen] == [TELLING]
 
