@@ -123,8 +123,8 @@ METRICS: dict[str, str] = {
 
 _HEAD = """# Reference
 
-Made by `python docs/reference.py` from docstrings and rules; a test holds it up to date. Environment variables are listed
-in [Installation](install.md#environment-variables), the settings of environments in [Environments](environments.md).
+Made by `python docs/reference.py` from docstrings and rules; a test holds it up to date. Environment variables are
+listed in [Installation](install.md#environment-variables), the settings of environments in [Environments](environments.md).
 
 ## Settings
 
@@ -135,7 +135,8 @@ _METRICS_HEAD = """
 ## Metrics
 
 `algo.train()` returns them nested, `metrics.jsonl` and W&B have them flat. What an iteration did not log is absent; a
-number that went wrong (a loss that is not finite) is NaN, and null in metrics.jsonl. Means and sums are over the iteration.
+number that went wrong (a loss that is not finite) is NaN, and null in metrics.jsonl. Means and sums are over the
+iteration.
 """
 
 
