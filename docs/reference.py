@@ -124,7 +124,8 @@ METRICS: dict[str, str] = {
 _HEAD = """# Reference
 
 Made by `python docs/reference.py` from docstrings and rules; a test holds it up to date. Environment variables are
-listed in [Installation](install.md#environment-variables), the settings of environments in [Environments](environments.md).
+listed in [Installation](install.md#environment-variables), the settings of environments in
+[Environments](environments.md).
 
 ## Settings
 
