@@ -69,6 +69,7 @@ class ProxMO(Algorithm):
     """Proximity-based multi-turn optimisation (arXiv 2602.19225)."""
 
     config: ProxMOConfig
+    metrics: LoggedMetrics
     _pool: InferencePool | None = None
 
     @classmethod

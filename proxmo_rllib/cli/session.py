@@ -169,7 +169,7 @@ class _TerminalConsole(Console):
     """
 
     @property
-    def size(self) -> ConsoleDimensions:
+    def size(self) -> ConsoleDimensions:  # type: ignore[misc]  # nobody sets it
         """Columns and rows."""
         if not self.is_terminal:
             return super().size

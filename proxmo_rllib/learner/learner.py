@@ -36,6 +36,8 @@ _MAX_SKIPPED_STEPS = 5
 class ProxMOLearner(TorchLearner):
     """Optimises the policy on whole groups. Written for RLlib 2.60; the overridden names are alpha API."""
 
+    metrics: LoggedMetrics
+
     @override(TorchLearner)
     def build(self) -> None:
         super().build()

@@ -57,6 +57,8 @@ class TextEnvRunner(EnvRunner, Checkpointable):
     It holds no weights: the engines do.
     """
 
+    metrics: LoggedMetrics
+
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
         super().__init__(config=config, **kwargs)
         self.metrics = LoggedMetrics.like(self.metrics)

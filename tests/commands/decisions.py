@@ -92,6 +92,8 @@ DECISIONS: dict[str, Typed | str] = {
     "proxmo train tuned_examples/quickstart.py seed=1 lr=1e-4 env_config.max_receptacles=6 --iterations 40": Typed(
         '"iterations": 40', 1200, "long"
     ),
+    "proxmo train --help": Typed("quickstart", 60),
+    "proxmo train my.py": Typed('"iterations": 1', 300, "slow"),
     f"proxmo train tuned_examples/quickstart.py --resume {RUN}": Typed(_JSON, 1800, "long", trained=True),
     "proxmo train tuned_examples/alfworld_qwen2_5_1_5b.py --dry-run": Typed("2 GPU", 180),
     "ALFWORLD_DATA=~/.cache/alfworld proxmo train tuned_examples/alfworld_qwen2_5_1_5b.py": (

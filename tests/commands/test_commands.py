@@ -23,6 +23,22 @@ _COPIED = ("docs",)
 _NOT_NEEDED = (".git", ".venv", "runs")
 
 
+#: Trains on an environment of the module beside it.
+MY_FILE = """
+from my_module import GuessEnv
+from proxmo_rllib import ProxMOConfig, StopCriteria
+
+config = (
+    ProxMOConfig()
+    .environment(GuessEnv, env_config={"num_tasks": 20})
+    .policy(pretrained="asset:alfworld-tiny")
+    .env_runners(num_cpus_per_env_runner=0.5, max_turns=4)
+    .training(num_groups=2, group_size=2)
+)
+stop = StopCriteria(iterations=1)
+"""
+
+
 def test_every_command_of_the_docs_has_a_decision_and_no_decision_is_left_over():
     written = commands_of(REPOSITORY)
     new = [found for found in written if found.command not in DECISIONS]
@@ -59,6 +75,7 @@ def checkout(tmp_path: Path, shared: Path) -> Path:
     page = (REPOSITORY / "docs" / "own_environment.md").read_text()
     shown = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0]
     (root / "my_module.py").write_text(f"{shown}\n\nMyEnv = GuessEnv\n")
+    (root / "my.py").write_text(MY_FILE)
     write_record(root / RUN)
     return root
 
