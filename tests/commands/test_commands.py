@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from commands.decisions import DECISIONS, GAMES, PRODUCTS, RUN, Typed
-from commands.finding import commands_of, in_text
+from .decisions import DECISIONS, GAMES, PRODUCTS, RUN, Typed
+from .finding import commands_of, in_text
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 #: Written by commands, so they are copied; the rest of the checkout is linked.

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from commands.finding import PAGES
+from .finding import PAGES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 #: Who runs the blocks of a page.
