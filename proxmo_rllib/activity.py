@@ -6,11 +6,15 @@ writes its count into Ray's key-value store (alpha API, written for Ray 2.60), f
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 
 import ray
+from ray.exceptions import RpcError
 from ray.experimental import internal_kv
+
+logger = logging.getLogger(__name__)
 
 _WRITE_EVERY_S = 0.5
 _present: Phase | None = None
@@ -47,7 +51,11 @@ def episodes_over() -> int:
     """Episodes of the present phase that have ended, half a second ago."""
     if not ray.is_initialized():
         return 0
-    counts = [internal_kv._internal_kv_get(key) for key in internal_kv._internal_kv_list(_prefix())]
+    try:
+        counts = [internal_kv._internal_kv_get(key) for key in internal_kv._internal_kv_list(_prefix())]
+    except RpcError as error:
+        logger.info("How many episodes are over cannot be read: %s", error)
+        return 0
     return sum(int(count) for count in counts if count)
 
 
@@ -69,7 +77,10 @@ class EpisodeCounter:
         now = time.monotonic()
         if now - self._written > _WRITE_EVERY_S and ray.is_initialized():
             self._written = now
-            internal_kv._internal_kv_put(_prefix() + self._name.encode(), str(self._count).encode(), overwrite=True)
+            try:
+                internal_kv._internal_kv_put(_prefix() + self._name.encode(), str(self._count).encode(), overwrite=True)
+            except RpcError as error:  # nobody's episode should break over it
+                logger.info("How many episodes are over cannot be told: %s", error)
 
 
 def _prefix() -> bytes:
