@@ -168,8 +168,8 @@ class _TerminalConsole(Console):
     A live view that takes the terminal for wider than it is draws each table below the one before.
     """
 
-    @property
-    def size(self) -> ConsoleDimensions:  # type: ignore[misc]  # nobody sets it
+    @property  # type: ignore[misc]  # nobody sets it
+    def size(self) -> ConsoleDimensions:
         """Columns and rows."""
         if not self.is_terminal:
             return super().size
