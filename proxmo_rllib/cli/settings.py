@@ -166,7 +166,9 @@ def parse_value(key: str, text: str, present: Any) -> Any:
         # Some settings of RLlib (lr) take a schedule in the place of a number: [[0, 1e-3], [100000, 1e-4]].
         return _sequence(key, text, []) if text.startswith("[") else _number(key, text, present)
     if isinstance(present, (list, tuple)):
-        return _sequence(key, text, present)
+        is_schedule = bool(present) and all(isinstance(entry, (list, tuple)) for entry in present)
+        # In the place of a schedule a number may stand, as well as the other way round.
+        return _sequence(key, text, present) if text.startswith("[") or not is_schedule else _number(key, text, 0.0)
     if isinstance(present, Mapping):
         value = _literal(text)
         if not isinstance(value, dict):

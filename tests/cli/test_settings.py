@@ -94,6 +94,16 @@ def test_a_number_that_may_be_a_schedule_takes_one(config):
     assert config.lr == [[0, 1e-3], [1000, 1e-4]]
 
 
+def test_in_the_place_of_a_schedule_a_number_may_stand_again(config):
+    config.training(lr=[[0, 8e-4], [70_000, 1e-4]])
+    with pytest.raises(ValueError, match=r"lr='fast': it is a number"):
+        apply_settings(config, {"lr": "fast"})
+    apply_settings(config, {"lr": "[[0, 1e-3]]"})
+    assert config.lr == [[0, 1e-3]]
+    apply_settings(config, {"lr": "1e-4"})
+    assert config.lr == 1e-4
+
+
 def test_a_word_that_is_no_setting_is_refused():
     with pytest.raises(ValueError, match="key=value"):
         split_settings(["lr"])

@@ -124,7 +124,8 @@ DECISIONS: dict[str, Typed | str] = {
         900,
         "long",
         trained=True,
-        given={"CHECKPOINT": f"{RUN}/checkpoints/latest env_config.games={GAMES} max_model_len=2048"},
+        given={"CHECKPOINT": f"{RUN}/checkpoints/latest max_model_len=1024"},
+        environment={"ALFWORLD_DATA": GAMES},
     ),
     "proxmo eval Qwen/Qwen2.5-1.5B-Instruct --config tuned_examples/alfworld_qwen2_5_1_5b.py --temperature 0": (
         "it downloads a model of 3 GB, which a machine without the hub cannot"
