@@ -12,10 +12,10 @@ LOCK := $(BIN)/uv pip compile pyproject.toml requirements/torch-needs.in --quiet
 DEV := --extra cpu --extra dev --extra textworld_express --extra scienceworld
 SETUP := requirements/install.py pyproject.toml requirements/torch-cpu.txt
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow lint format lock clean
+.PHONY: help quickstart test test-slow test-commands lint format lock clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(VENV)/.ready-cpu: $(SETUP) requirements/cpu.txt
 	@$(call install,cpu)
@@ -39,6 +39,9 @@ test: $(VENV)/.ready-dev  ## the quick tests
 
 test-slow: $(VENV)/.ready-dev  ## the tests with real Ray clusters, vLLM engines and learning
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+test-commands: $(VENV)/.ready-dev  ## type the long commands of the docs: hours
+	$(BIN)/python -m pytest -m commands $(ARGS)
 
 lint: $(VENV)/.ready-dev  ## style, types and the direction of imports
 	$(BIN)/ruff check .

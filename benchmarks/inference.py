@@ -94,7 +94,9 @@ async def in_process(config: EngineConfig, arguments: argparse.Namespace) -> tup
     try:
         me = psutil.Process()
         processes = {"caller": me} | {_name(child): child for child in me.children(recursive=True)}
-        return await measure(lambda ids, params, _: engine.generate(ids, params), processes, arguments)
+        return await measure(
+            lambda ids, params, _: engine.generate(ids, params), processes, arguments, _vocab_size(config)
+        )
     finally:
         engine.close()
 
@@ -106,25 +108,25 @@ async def through_pool(config: EngineConfig, arguments: argparse.Namespace) -> t
         actor = psutil.Process(await pool.handles[0].check_health.remote())
         processes = {"caller": psutil.Process(), "actor": actor}
         processes |= {_name(child): child for child in actor.children(recursive=True)}
-        return await measure(pool.client().generate, processes, arguments)
+        return await measure(pool.client().generate, processes, arguments, _vocab_size(config))
     finally:
         pool.stop()
 
 
 async def measure(
-    generate: Generate, processes: dict[str, psutil.Process], arguments: argparse.Namespace
+    generate: Generate, processes: dict[str, psutil.Process], arguments: argparse.Namespace, vocab_size: int
 ) -> tuple[int, float, dict[str, float]]:
-    """Turns, seconds and CPU seconds by process while `concurrency` conversations go on."""
+    """Turns, seconds and CPU seconds by process while `concurrency` conversations of random tokens go on."""
     turns = 0
 
     async def converse(number: int) -> None:
         nonlocal turns
         rng = np.random.default_rng(number)
         while True:
-            prompt = rng.integers(0, 1000, FIRST_PROMPT)
+            prompt = rng.integers(0, vocab_size, FIRST_PROMPT)
             while len(prompt) + RESPONSE <= LONGEST:
                 completion = await generate(prompt, SamplingParams(1.0, RESPONSE), number)
-                prompt = np.concatenate([prompt, completion.token_ids, rng.integers(0, 1000, OBSERVATION)])
+                prompt = np.concatenate([prompt, completion.token_ids, rng.integers(0, vocab_size, OBSERVATION)])
                 turns += 1
 
     tasks = [asyncio.create_task(converse(number)) for number in range(arguments.concurrency)]
@@ -139,6 +141,13 @@ async def measure(
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     return measured, seconds, {name: used - before[name] for name, used in after.items() if used - before[name] > 0.01}
+
+
+def _vocab_size(config: EngineConfig) -> int:
+    from transformers import AutoConfig
+
+    size: int = AutoConfig.from_pretrained(config.model).get_text_config().vocab_size
+    return size
 
 
 def _cpu_seconds(processes: dict[str, psutil.Process]) -> dict[str, float]:

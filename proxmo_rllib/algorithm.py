@@ -34,6 +34,7 @@ from ray.rllib.utils.metrics import (
 )
 from ray.tune import PlacementGroupFactory
 
+from proxmo_rllib import activity, quiet
 from proxmo_rllib.config import ProxMOConfig
 from proxmo_rllib.evaluation.panels import PanelResult, panel_assignments, summarise
 from proxmo_rllib.inference.engine import EngineConfig, EngineDeadError
@@ -41,6 +42,7 @@ from proxmo_rllib.inference.pool import InferencePool
 from proxmo_rllib.inference.weights import serialise
 from proxmo_rllib.learner.agreement import ProbeScores, WeightTransferError, check_transfer
 from proxmo_rllib.learner.training_data import GroupedTrainingData
+from proxmo_rllib.metrics_logger import LoggedMetrics
 from proxmo_rllib.model_checks import check_model
 from proxmo_rllib.policies.loading import resolve_pretrained, save_policy
 from proxmo_rllib.rollouts import TaskSampler
@@ -64,6 +66,7 @@ class ProxMO(Algorithm):
     """Proximity-based multi-turn optimisation (arXiv 2602.19225)."""
 
     config: ProxMOConfig
+    metrics: LoggedMetrics
     _pool: InferencePool | None = None
 
     @classmethod
@@ -84,6 +87,8 @@ class ProxMO(Algorithm):
     @override(Algorithm)
     def setup(self, config: AlgorithmConfig) -> None:
         """Starts engines, environment runners and learners, side by side."""
+        self.metrics = LoggedMetrics.like(self.metrics)
+        self.metrics.time_each_iteration()
         check_model(self.config.pretrained or "", self.config.engine)
         self._probe_ids = check_first_prompt(self.config)
         if not ray.is_initialized():
@@ -91,12 +96,14 @@ class ProxMO(Algorithm):
         with ThreadPoolExecutor(max_workers=1) as background:
             pool = background.submit(self._start_engines)
             try:
-                super().setup(config)
+                with quiet.filtered_stderr():
+                    super().setup(config)
             except BaseException:
                 # Tune keeps a failed trial's object: its engines would go on.
                 if pool.exception() is None:
                     pool.result().stop()
                 raise
+        activity.begin(f"waiting for the engines ({self.config.num_engines} x {self.config.engine})")
         self._pool = pool.result()
         self._policy_version = 0
         self._connect(self.env_runner_group.healthy_worker_ids())
@@ -164,6 +171,7 @@ class ProxMO(Algorithm):
             script: plays instead of the policy, if given.
         """
         assignments = self._sampler.deal(self.config.num_groups, self.config.group_size)
+        activity.begin("playing", sum(assignment.size for assignment in assignments))
         refs: list[Any] = []
         tokens: list[int] = []
         errors: list[str] = []
@@ -258,6 +266,7 @@ class ProxMO(Algorithm):
         return results
 
     def _learn(self, groups: GroupedTrainingData) -> None:
+        activity.begin("learning")
         sampled = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
         results = self.learner_group.update(
             training_data=groups,
@@ -268,6 +277,7 @@ class ProxMO(Algorithm):
 
     def _transfer_weights(self) -> None:
         """Hands the learner's weights to every engine and checks that they compute the same."""
+        activity.begin("handing the weights to the engines")
         weights, version, probe = self._from_first_learner(_export, self._probe_ids)
         self.pool.update_weights(weights, version)
         self._policy_version = version
@@ -352,6 +362,7 @@ class ProxMO(Algorithm):
             raise ValueError("panel=None: there is nothing to evaluate on; set .evaluation(panel=...).")
         started = time.perf_counter()
         assignments = panel_assignments(panel, self.config.panel_repeats)
+        activity.begin("playing the panel", len(assignments) * self.config.panel_repeats)
         groups = self.play_groups(assignments, temperature=self.config.panel_temperature, script=script, panel=panel)
         return summarise(panel, groups, seconds=time.perf_counter() - started)
 

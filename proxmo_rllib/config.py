@@ -14,6 +14,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.annotations import override
 
 from env_wrappers.panels import Panel, find_panel
+from proxmo_rllib import quiet
 from proxmo_rllib.advantages import ESTIMATORS, Estimator, default_options, validate_options
 from proxmo_rllib.config_checks import MAX_KL_TO_ENGINE, UNREAD, broken_rules, unread_settings
 
@@ -51,6 +52,7 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
         from proxmo_rllib.rollouts import TextEnvRunner
         from proxmo_rllib.rollouts.chat_template import TODAY
 
+        quiet.hide_known_noise()  # a script's first step, before RLlib or an engine can say anything
         super().__init__(algo_class=algo_class or ProxMO)
         # policy()
         self.pretrained: str | Path | None = None

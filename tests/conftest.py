@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # Before anything imports ray, vllm, transformers or wandb: they read these once.
 os.environ.update(
@@ -38,11 +39,17 @@ def needs_textworld(item: pytest.Item) -> bool:
     return item.get_closest_marker("textworld") is not None
 
 
+def types_a_long_command(item: pytest.Item) -> bool:
+    return item.get_closest_marker("commands") is not None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Outside of CI, leave out the tests whose data or engine this machine lacks, and say so; in CI they fail."""
     notes: list[str] = []
     config.stash[NOTES] = notes
     missing = []
+    if "commands" not in config.option.markexpr:
+        missing.append((types_a_long_command, "type long commands: `make test-commands` runs them"))
     if not IN_CI and not SHARED.is_dir():
         missing.append((needs_shared, f"need the recorded data: no folder {SHARED}; set $PROXMO_SHARED"))
     if not IN_CI and importlib.util.find_spec("fast_downward") is None:
@@ -79,6 +86,18 @@ def shared() -> Path:
 def repository() -> Path:
     """The checkout's root."""
     return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def reference() -> Any:
+    """The script that writes docs/reference.md, as a module."""
+    path = REPOSITORY / "docs" / "reference.py"
+    spec = importlib.util.spec_from_file_location("docs_reference", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

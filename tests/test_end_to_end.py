@@ -15,8 +15,9 @@ from ray.tune import register_env
 
 from env_wrappers.core import AnyText
 from env_wrappers.panels import Panel
-from proxmo_rllib import ProxMO, ProxMOConfig
+from proxmo_rllib import ProxMO, ProxMOConfig, activity
 from proxmo_rllib.policies.loading import load_causal_lm
+from proxmo_rllib.training_run.progress import flatten
 from proxmo_rllib.types import Assignment
 
 GROUPS, SIZE, TURNS = 3, 4, 3
@@ -59,6 +60,7 @@ class Trained:
     """What two iterations left behind; the algorithm itself has been stopped."""
 
     results: list[dict[str, Any]]
+    episodes_over: int
     weights_at_start: dict[str, torch.Tensor]
     learner_state: dict[str, Any]
     scores: torch.Tensor
@@ -96,9 +98,11 @@ def trained(config: ProxMOConfig, tiny_policy: Path, tmp_path_factory: pytest.Te
     algorithm: Any = config.build_algo()
     try:
         results = [algorithm.train() for _ in range(2)]
+        over = activity.episodes_over()
         learner = learner_of(algorithm)
         return Trained(
             results=results,
+            episodes_over=over,
             weights_at_start={name: p.detach() for name, p in load_causal_lm(tiny_policy).named_parameters()},
             learner_state=learner.get_state(),
             scores=learner.policy.score(PROBE, 8),
@@ -127,6 +131,35 @@ def test_an_iteration_plays_learns_and_reports(trained: Trained):
         assert learned["num_sequences"] == GROUPS * SIZE
         for phase in ("env_runner_sampling_timer", "learner_update_timer", "synch_weights"):
             assert result["timers"][phase] > 0
+
+
+def test_no_number_of_a_result_is_nan_and_the_timers_are_of_the_iteration(trained: Trained):
+    def numbers(part: dict[str, Any], path: str = "") -> dict[str, float]:
+        found: dict[str, float] = {}
+        for key, value in part.items():
+            if isinstance(value, dict):
+                found |= numbers(value, f"{path}{key}/")
+            elif isinstance(value, (int, float)):
+                found[f"{path}{key}"] = float(value)
+        return found
+
+    for result in trained.results:
+        found = numbers({key: value for key, value in result.items() if key != "config"})
+        assert [key for key, value in found.items() if not np.isfinite(value)] == []
+        timers = result["timers"]
+        phases = sum(timers[name] for name in ("env_runner_sampling_timer", "learner_update_timer", "synch_weights"))
+        assert phases < timers["training_step"] <= timers["training_iteration"] <= result["time_this_iter_s"]
+        assert timers["training_iteration"] == pytest.approx(phases, rel=0.1, abs=0.2)
+
+
+def test_the_reference_page_says_what_every_number_of_a_result_is(trained: Trained, reference: Any):
+    for result in trained.results:
+        assert [key for key in flatten(result) if not reference.documented(key)] == []
+
+
+def test_whoever_watches_learns_how_many_episodes_are_over(trained: Trained):
+    """Of the phase that was played last: the panel, since every second iteration is evaluated."""
+    assert 1 <= trained.episodes_over <= 6
 
 
 def test_the_engine_follows_the_learner(trained: Trained):

@@ -22,3 +22,7 @@ def test_the_ten_lines_train_in_a_script_that_never_heard_of_ray(repository: Pat
     rates = [float(line) for line in ended.stdout.splitlines() if re.fullmatch(r"[01]\.\d+", line)]
     assert len(rates) == 1
     assert 0 <= rates[0] < 0.6  # of a policy that has yet to learn
+    said = [line for line in (ended.stdout + ended.stderr).splitlines() if line.strip()]
+    # The rate, two or three lines of Ray's about the cluster that it starts, a bar while weights are read.
+    assert len(said) < 9, "\n".join(said)
+    assert not [line for line in said if "InferenceActor" in line or "Failed" in line or "Deprecat" in line]

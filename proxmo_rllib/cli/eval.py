@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from proxmo_rllib.cli.examples import list_examples
 from proxmo_rllib.cli.session import (
     check_address,
     describe_resources,
@@ -48,7 +49,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("settings", nargs="*", metavar="key=value", help="what to change in the config")
     parser.add_argument("--agent", choices=AGENTS, help="a scripted player in the place of a policy")
     parser.add_argument("--panel", metavar="NAME|FILE.json", help="the tasks (default: the config's panel)")
-    parser.add_argument("--config", type=Path, metavar="FILE.py", help="a tuned example (default: the checkpoint's)")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE.py|NAME",
+        help=f"a tuned example, a file or {list_examples()} (default: the checkpoint's)",
+    )
     parser.add_argument("--repeats", type=int, metavar="K", help="play each task so often (default: the config's)")
     parser.add_argument("--temperature", type=float, metavar="T", help="0 is greedy (default: the config's)")
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="write results and episodes")

@@ -14,11 +14,15 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from proxmo_rllib import activity
 from proxmo_rllib.stopping import StopCriteria
 from proxmo_rllib.training_run.progress import PanelScore, Progress
 
 _BARS = "▁▂▃▄▅▆▇█"
 _ROWS = 10
+# What a terminal of less columns has no room for.
+_LEFT_OUT_BELOW = {102: ("version", "95%"), 84: ("return", "invalid"), 66: ("panel",)}
+_COUNT_EVERY_S = 0.5
 
 
 def sparkline(values: Sequence[float], low: float = 0.0, high: float = 1.0, width: int = 40) -> str:
@@ -137,6 +141,8 @@ class LiveView(_Watcher):
         self._began = time.monotonic()
         self._since = self._began
         self._doing = "starting"
+        self._counted = 0.0
+        self._over = 0
         self._panels: list[tuple[int, PanelScore]] = []
         # The libraries' output is redirected already; rich need not catch it too.
         self._live = Live(
@@ -176,28 +182,50 @@ class LiveView(_Watcher):
         elif self._panels:
             parts.append(Text(f"panel before training: {self._panels[0][1]}"))
         if self._doing:
-            seconds = time.monotonic() - self._since
-            parts.append(Spinner("dots", Text(f"{self._doing}, {seconds:.0f} s (Ctrl-C: save and stop)", style="dim")))
+            parts.append(Spinner("dots", Text(f"{self._waiting_for()} (Ctrl-C: save and stop)", style="dim")))
         return Group(*parts)
 
+    def _waiting_for(self) -> str:
+        """What goes on, and for how long: "iteration 3: playing, 90/128 episodes, 4 s"."""
+        phase = activity.present()
+        now = time.monotonic()
+        if phase is None or phase.since < self._since:
+            return f"{self._doing}, {now - self._since:.0f} s"
+        count = ""
+        if phase.episodes:
+            if now - self._counted > _COUNT_EVERY_S:
+                self._counted, self._over = now, activity.episodes_over()
+            # Episodes that are played again, after an engine died, count again.
+            count = f", {min(self._over, phase.episodes)}/{phase.episodes} episodes"
+        return f"{self._doing}: {phase.name}{count}, {now - phase.since:.0f} s"
+
     def _table(self) -> Table:
+        rows = [self._cells(row) for row in self._history[-_ROWS:]]
+        left_out = {
+            heading for width, headings in _LEFT_OUT_BELOW.items() if self.console.width < width for heading in headings
+        }
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for heading in ("iter", "success", "95%", "return", "turns", "invalid", "seconds", "version", "panel"):
-            table.add_column(heading, justify="left" if heading == "panel" else "right", no_wrap=True)
-        for row in self._history[-_ROWS:]:
-            low, high = row.interval
-            table.add_row(
-                self._iteration(row),
-                number(row.success_rate, ".1%"),
-                f"{low:.0%}-{high:.0%}",
-                number(row.episode_return),
-                number(row.turns, ".1f"),
-                number(row.invalid_rate, ".1%"),
-                f"{_seconds(row):.1f}",
-                str(row.policy_version),
-                "" if row.panel is None else str(row.panel),
-            )
+        for heading in rows[0]:
+            if heading not in left_out:
+                table.add_column(heading, justify="left" if heading == "panel" else "right", no_wrap=True)
+        for row in rows:
+            table.add_row(*(cell for heading, cell in row.items() if heading not in left_out))
         return table
+
+    def _cells(self, row: Progress) -> dict[str, str]:
+        """What the table says of an iteration, by heading."""
+        low, high = row.interval
+        return {
+            "iter": self._iteration(row),
+            "success": number(row.success_rate, ".1%"),
+            "95%": f"{low:.0%}-{high:.0%}",
+            "return": number(row.episode_return),
+            "turns": number(row.turns, ".1f"),
+            "invalid": number(row.invalid_rate, ".1%"),
+            "seconds": f"{_seconds(row):.1f}",
+            "version": str(row.policy_version),
+            "panel": "" if row.panel is None else str(row.panel),
+        }
 
     def _footer(self) -> list[RenderableType]:
         last = self._history[-1]

@@ -38,8 +38,22 @@ def find_policy(word: str) -> NamedPolicy:
         policy = checkpoint / POLICY_FOLDER
         if not policy.is_dir():
             raise ValueError(f"{checkpoint} has no folder {POLICY_FOLDER!r}: it is no checkpoint of ProxMO.")
+        _import_as_the_run_did(path)
         return NamedPolicy(str(policy), checkpoint_config(checkpoint))
     return NamedPolicy(resolve_pretrained(word), None)
+
+
+def _import_as_the_run_did(path: Path) -> None:
+    """The config may name classes of modules that lay beside the run's file."""
+    from proxmo_rllib.cli.examples import make_importable
+    from proxmo_rllib.training_run.folder import RunFolder
+
+    try:
+        file = RunFolder.of(path).read_json("run.json").get("file")
+    except ValueError:
+        return  # a checkpoint that was moved out of its run, or one that RLlib alone wrote
+    if file and Path(file).is_file():
+        make_importable(Path(file))
 
 
 def checkpoint_config(checkpoint: Path) -> ProxMOConfig:

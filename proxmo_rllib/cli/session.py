@@ -14,7 +14,9 @@ from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
+
+from proxmo_rllib.cli.examples import runtime_env
 
 if TYPE_CHECKING:
     from proxmo_rllib.config import ProxMOConfig
@@ -74,7 +76,12 @@ def start_ray(address: str | None, num_cpus: float, log_to_driver: bool = True) 
         )
         return "this machine"
     try:
-        ray.init(address=address, logging_level=logging.WARNING, log_to_driver=log_to_driver)
+        ray.init(
+            address=address,
+            logging_level=logging.WARNING,
+            log_to_driver=log_to_driver,
+            runtime_env=runtime_env(),
+        )
     except (ConnectionError, RuntimeError, ValueError) as error:
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConnectionError(_no_cluster(address, first)) from error
@@ -141,7 +148,7 @@ def quiet_terminal(log: Path) -> Iterator[Console]:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         sys.stdout, sys.stderr = file, file
-        console = Console(file=terminal, highlight=False, soft_wrap=not terminal.isatty())
+        console = _TerminalConsole(file=terminal, highlight=False, soft_wrap=not terminal.isatty())
         handlers = _route_logging(file, console)
         try:
             yield console
@@ -153,6 +160,21 @@ def quiet_terminal(log: Path) -> Iterator[Console]:
             for number, fd in enumerate(saved, start=1):
                 os.dup2(fd, number)
             os.close(saved[1])
+
+
+class _TerminalConsole(Console):
+    """As wide as the terminal it writes to; rich asks standard input and output, which need not be that terminal.
+
+    A live view that takes the terminal for wider than it is draws each table below the one before.
+    """
+
+    @property  # type: ignore[misc]  # nobody sets it
+    def size(self) -> ConsoleDimensions:
+        """Columns and rows."""
+        if not self.is_terminal:
+            return super().size
+        columns, rows = os.get_terminal_size(self.file.fileno())
+        return ConsoleDimensions(columns, rows) if columns and rows else super().size
 
 
 class _ConsoleHandler(logging.Handler):

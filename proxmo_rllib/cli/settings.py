@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from proxmo_rllib.cli.examples import find_example, list_examples, make_importable
 from proxmo_rllib.stopping import StopCriteria
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ class Example:
 def load_example(path: Path) -> Example:
     """Runs a tuned example and takes what it defines.
 
+    Args:
+        path: of the file, or the name of an installed example.
+
     Raises:
         ExampleError: there is no such file, it raises, or it does not define a config.
     """
@@ -62,7 +66,7 @@ def load_example(path: Path) -> Example:
             f"{path}: `stop` is a {type(stop).__name__}; define it as proxmo_rllib.StopCriteria(iterations=...)."
         )
     return Example(
-        path=path,
+        path=Path(str(module.__file__)),
         config=config,
         stop=stop,
         warm_start=getattr(module, "warm_start", None),
@@ -72,15 +76,21 @@ def load_example(path: Path) -> Example:
 
 
 def run_file(path: Path) -> ModuleType:
-    """Runs a Python file as a module.
+    """Runs a Python file as a module. What lies beside it can be imported, here and in Ray's workers.
+
+    Args:
+        path: of the file, or the name of an installed example.
 
     Raises:
         ExampleError: there is no such file, or it raises.
     """
-    if not path.is_file():
+    found = find_example(path)
+    if found is None:
         near = sorted(str(other) for other in path.parent.glob("*.py") if other.name != "__init__.py")
         there = f"; {path.parent} has {', '.join(near)}" if near else ""
-        raise ExampleError(f"{path}: there is no such file{there}.")
+        raise ExampleError(f"{path}: there is no such file{there}; {list_examples()}.")
+    path = found
+    make_importable(path)
     spec = importlib.util.spec_from_file_location(f"proxmo_example_{path.stem}", path.absolute())
     if spec is None or spec.loader is None:
         raise ExampleError(f"{path}: it is no Python file.")
@@ -156,7 +166,9 @@ def parse_value(key: str, text: str, present: Any) -> Any:
         # Some settings of RLlib (lr) take a schedule in the place of a number: [[0, 1e-3], [100000, 1e-4]].
         return _sequence(key, text, []) if text.startswith("[") else _number(key, text, present)
     if isinstance(present, (list, tuple)):
-        return _sequence(key, text, present)
+        is_schedule = bool(present) and all(isinstance(entry, (list, tuple)) for entry in present)
+        # In the place of a schedule a number may stand, as well as the other way round.
+        return _sequence(key, text, present) if text.startswith("[") or not is_schedule else _number(key, text, 0.0)
     if isinstance(present, Mapping):
         value = _literal(text)
         if not isinstance(value, dict):

@@ -22,6 +22,8 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from proxmo_rllib.cli.examples import installed_example, list_examples
+
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
@@ -169,10 +171,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--wait", type=float, default=120.0, help="seconds to wait for a cluster that is starting")
     parser.add_argument("--no-follow", action="store_true", help="return once it is submitted")
     arguments = parser.parse_args(argv)
-    if not arguments.no_copy and not (arguments.folder / arguments.script).is_file():
+    there = (arguments.folder / arguments.script).is_file() or installed_example(arguments.script) is not None
+    if not arguments.no_copy and not there:
         parser.error(
             f"{arguments.script}: no such file in {arguments.folder.absolute()}, the folder that is copied to the "
-            "cluster; say --folder, or --no-copy if it is on the cluster already"
+            f"cluster; say --folder, or --no-copy if it is on the cluster already; or one {list_examples()}"
         )
     return arguments
 

@@ -1,10 +1,11 @@
 """`proxmo train`: run a tuned example.
 
-    proxmo train tuned_examples/quickstart.py
+    proxmo train quickstart
     proxmo train tuned_examples/quickstart.py seed=1 lr=1e-4 env_config.max_receptacles=6 --iterations 40
     proxmo train tuned_examples/quickstart.py --resume runs/quickstart-20260102-030405
     proxmo train tuned_examples/alfworld_qwen2_5_1_5b.py --dry-run
 
+An installed example is named without its folder, and a file's neighbours can be imported, by Ray's workers too.
 Everything that can be found wrong without Ray and without weights is, before either is loaded. The last line on
 standard output is one JSON object that says how the run ended. Ctrl-C ends it after the present iteration, with a
 checkpoint.
@@ -27,6 +28,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from proxmo_rllib import quiet
+from proxmo_rllib.cli.examples import list_examples
 from proxmo_rllib.cli.interruption import Interruption
 from proxmo_rllib.cli.session import (
     check_address,
@@ -55,7 +58,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         description="Run a tuned example: a Python file that defines `config`, and may define `stop`.",
         epilog="Ctrl-C saves and stops after the present iteration; a second one stops at once.",
     )
-    parser.add_argument("script", type=Path, metavar="FILE.py", help="a file of tuned_examples/, or one of yours")
+    parser.add_argument("script", type=Path, metavar="FILE.py|NAME", help=f"a file of yours, or {list_examples()}")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="what to change in its config")
     parser.add_argument("--iterations", type=int, help="stop after so many (default: the file's `stop`)")
     parser.add_argument(
@@ -89,6 +92,8 @@ def main(argv: list[str]) -> int:
     """Train; see the module's docstring. Returns 0, 1 for an error, 130 if it was interrupted."""
     started = time.monotonic()
     arguments = parse(argv)
+    if arguments.verbose:
+        os.environ[quiet.VERBOSE] = "1"
     prepare_environment(os.environ, Path.home(), arguments.address)
     try:
         if not arguments.dry_run:
@@ -105,7 +110,7 @@ def main(argv: list[str]) -> int:
         if arguments.dry_run:
             return _dry_run(example, policy_exists)
         check_before_ray(example, policy_exists)
-        folder = _run_folder(arguments, settings)
+        folder = _run_folder(arguments, example, settings)
     except _REFUSALS as error:
         print(f"proxmo train: {error}", file=sys.stderr)
         return 1
@@ -123,7 +128,8 @@ def main(argv: list[str]) -> int:
             _say_resume(console, arguments.script, folder)
             return 1
         _say_end(console, arguments.script, folder, outcome)
-    print(json.dumps(outcome.summary(example.config)), flush=True)
+    # On a terminal it fills some lines, and they are not the table's.
+    print("\n" * sys.stdout.isatty() + json.dumps(outcome.summary(example.config)), flush=True)
     return 130 if outcome.interrupted else 0
 
 
@@ -165,20 +171,21 @@ def _resumed(path: Path | None) -> tuple[Path | None, dict[str, str]]:
     return checkpoint_of(path), RunFolder.of(path).read_json("run.json").get("settings", {})
 
 
-def _run_folder(arguments: argparse.Namespace, settings: dict[str, str]) -> RunFolder:
+def _run_folder(arguments: argparse.Namespace, example: Example, settings: dict[str, str]) -> RunFolder:
     from proxmo_rllib.training_run.folder import RunFolder
 
     if arguments.resume:
         folder = RunFolder.of(arguments.resume)
     else:
-        name = f"{arguments.script.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+        name = f"{example.path.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
         path = arguments.run_dir or Path(os.environ.get("PROXMO_RUNS", "runs")) / name
         folder = RunFolder(path)
         if folder.has_run():
             raise ValueError(
                 f"--run-dir {path}: a run is there already; go on with it (--resume {path}), or name another."
             )
-    started = {"file": str(arguments.script), "settings": settings}
+    # Absolute: whoever reads the run elsewhere needs what lies beside the file.
+    started = {"file": str(example.path.absolute()), "settings": settings}
     folder.write_json("run.json", folder.read_json("run.json") | started)
     return folder
 
@@ -232,12 +239,14 @@ def _train(
         view.status("starting engines, environments and learners")
         algo = config.build_algo()
         last.callback(algo.stop)
+        last.callback(view.status, "stopping")
         if checkpoint is not None:
             view.status(f"restoring {checkpoint.name}")
             algo.restore_from_path(str(checkpoint))
             folder.forget_after(algo.iteration)
         interruption.be_patient()
-        view.status("playing the panel" if config.panel is not None and checkpoint is None else "iteration 1")
+        first = config.panel is not None and checkpoint is None
+        view.status("before training" if first else f"iteration {algo.iteration + 1}")
         run = Run(
             algo,
             folder,
@@ -248,9 +257,7 @@ def _train(
             checkpoint_every=arguments.checkpoint_every,
             keep_checkpoints=arguments.keep_checkpoints,
         )
-        outcome = run.train()
-        view.status("stopping")
-    return outcome
+        return run.train()
 
 
 def _wandb(

@@ -41,7 +41,7 @@ _SHOWN = (
 def parse(argv: list[str]) -> argparse.Namespace:
     """Read and check the command line; exits with a message as argparse does."""
     parser = argparse.ArgumentParser(prog="proxmo tune", description="Search over settings with Ray Tune.")
-    parser.add_argument("script", type=Path, metavar="FILE.py", help="a tuned example whose config has search spaces")
+    parser.add_argument("script", type=Path, metavar="FILE.py|NAME", help="an example with search spaces")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="what to fix in its config")
     parser.add_argument("--iterations", type=int, help="stop each trial after so many (default: the file's `stop`)")
     parser.add_argument("--wandb", metavar="PROJECT", help="log the trials to Weights & Biases")

@@ -4,6 +4,9 @@
     proxmo view runs/quickstart-20260102-030405 --status failure --iteration 12
     proxmo view runs/quickstart-20260102-030405 | less
 
+`--status failure` finds every episode that did not solve its task, whether the environment ended it or its turns or
+tokens ran out; `--status truncated` only the latter. Episodes that broke are none of them: `--status error`.
+
 On a terminal it shows one episode after the other; elsewhere it prints all of them.
 """
 
@@ -21,6 +24,13 @@ from rich.panel import Panel
 from rich.text import Text
 
 _COLOURS = {"success": "green", "failure": "red", "truncated": "yellow", "error": "bold red"}
+# What `--status` asks for, and how an episode's record says it.
+_STATUSES = {
+    "success": ("success",),
+    "failure": ("failure", "truncated"),
+    "truncated": ("truncated",),
+    "error": ("error",),
+}
 _HELP = "Enter: next   p: previous   a number: that episode   q: quit"
 
 
@@ -29,7 +39,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="proxmo view", description="Read the recorded episodes of a run.")
     parser.add_argument("run", type=Path, metavar="RUN_DIR", help="a run's folder, or an episodes.jsonl")
     parser.add_argument("--iteration", type=int, help="only this iteration")
-    parser.add_argument("--status", choices=tuple(_COLOURS), help="only episodes that ended so")
+    parser.add_argument("--status", choices=tuple(_STATUSES), help="only episodes that ended so; failure: unsolved")
     parser.add_argument("--task-type", help="only tasks of this type")
     return parser.parse_args(argv)
 
@@ -57,7 +67,7 @@ def wanted(episode: Mapping[str, Any], arguments: argparse.Namespace) -> bool:
     """Whether an episode fits what the command line asks for."""
     return (
         (arguments.iteration is None or episode["iteration"] == arguments.iteration)
-        and (arguments.status is None or episode["status"] == arguments.status)
+        and (arguments.status is None or episode["status"] in _STATUSES[arguments.status])
         and (arguments.task_type is None or episode["task_type"] == arguments.task_type)
     )
 

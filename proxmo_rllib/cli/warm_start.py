@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 def parse(argv: list[str]) -> argparse.Namespace:
     """Read and check the command line; exits with a message as argparse does."""
     parser = argparse.ArgumentParser(prog="proxmo warm-start", description="Make a policy by imitation.")
-    parser.add_argument("script", type=Path, metavar="FILE.py", help="a file that defines `warm_start`")
+    parser.add_argument("script", type=Path, metavar="FILE.py|NAME", help="a file that defines `warm_start`")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="what to change in its config")
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="the policy; must not be there")
     parser.add_argument("--address", metavar="HOST:PORT", help="a Ray cluster (default: $RAY_ADDRESS, or this machine)")

@@ -27,6 +27,7 @@ from proxmo_rllib.learner.losses import TokenLoss, clipped_surrogate
 from proxmo_rllib.learner.microbatch_size import choose_tokens_per_microbatch
 from proxmo_rllib.learner.module import CausalLMModule
 from proxmo_rllib.learner.token_batches import TokenBatches, split_by_token_budget, take_rows
+from proxmo_rllib.metrics_logger import LoggedMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +38,12 @@ _MAX_SKIPPED_STEPS = 5
 class ProxMOLearner(TorchLearner):
     """Optimises the policy on whole groups. Written for RLlib 2.60; the overridden names are alpha API."""
 
+    metrics: LoggedMetrics
+
     @override(TorchLearner)
     def build(self) -> None:
         super().build()
+        self.metrics = LoggedMetrics.like(self.metrics)
         self._num_optimizer_steps = 0
         self._num_skipped_in_a_row = 0
         self._on_policy = False  # the weights are still those of the engine that sampled the batch

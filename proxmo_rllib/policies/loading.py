@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from proxmo_rllib.policies import hub
 from proxmo_rllib.policies.attention import choose_attention
 from proxmo_rllib.policies.model_folder import SINGLE, copy_all_but_weights, local_model
 
@@ -41,6 +42,7 @@ def resolve_pretrained(pretrained: str | Path) -> str:
         return str(folder.resolve())
     if name.startswith((".", "/", "~")):
         raise ValueError(f"pretrained={name!r}: there is no such folder.")
+    hub.obstacle()  # without a network, what follows asks the cache alone
     return name
 
 
@@ -79,10 +81,18 @@ def load_tokenizer(pretrained: str | Path) -> Any:
 
 
 def max_positions(pretrained: str | Path) -> int | None:
-    """Tokens that the model can tell apart by position, if its config says."""
+    """Tokens that the model can tell apart by position, if its config says.
+
+    Raises:
+        ValueError: it cannot be loaded.
+    """
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(resolve_pretrained(pretrained)).get_text_config()
+    source = resolve_pretrained(pretrained)
+    try:
+        config = AutoConfig.from_pretrained(source).get_text_config()
+    except OSError as error:
+        raise ValueError(_unreachable(pretrained, error)) from error
     positions: int | None = getattr(config, "max_position_embeddings", None)
     return positions
 
@@ -123,7 +133,9 @@ def _with_dtype(config: dict[str, Any], dtype: str) -> dict[str, Any]:
 
 def _unreachable(pretrained: str | Path, error: Exception) -> str:
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if (obstacle := hub.obstacle()) is not None:
+        first = f"it is not in the cache, and nothing can be downloaded ({obstacle})."
     return (
         f"pretrained={str(pretrained)!r} cannot be loaded: {first} Give a folder that save_pretrained wrote, or a hub "
-        "name while the hub can be reached (HF_HUB_OFFLINE must not be set)."
+        "name while the hub can be reached."
     )

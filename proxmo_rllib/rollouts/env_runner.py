@@ -28,6 +28,8 @@ from ray.rllib.utils.annotations import override
 from ray.rllib.utils.checkpoints import Checkpointable
 
 from env_wrappers.panels import Panel
+from proxmo_rllib.activity import EpisodeCounter
+from proxmo_rllib.metrics_logger import LoggedMetrics
 from proxmo_rllib.rollouts.agents import Agent, CompletionClient, EnginePolicyAgent, ScriptedAgent, ScriptFactory
 from proxmo_rllib.rollouts.conversation import ChatFormat
 from proxmo_rllib.rollouts.environments import EnvPool, chat_format, make_text_env
@@ -55,8 +57,11 @@ class TextEnvRunner(EnvRunner, Checkpointable):
     It holds no weights: the engines do.
     """
 
+    metrics: LoggedMetrics
+
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
         super().__init__(config=config, **kwargs)
+        self.metrics = LoggedMetrics.like(self.metrics)
         self.spaces = kwargs.get("spaces") or {}
         self._client: CompletionClient | None = None
         self._chat: ChatFormat | None = None
@@ -180,6 +185,7 @@ class TextEnvRunner(EnvRunner, Checkpointable):
                 assignments,
                 agent,
                 self.chat,
+                on_episode=EpisodeCounter(str(self.worker_index)).add,
                 append=self.config.context == "append",
                 max_turns=self.config.max_turns,
                 max_prompt_tokens=self.config.max_model_len - self.config.max_response_tokens,

@@ -48,6 +48,8 @@ async def play_groups(
     assignments: Sequence[Assignment],
     make_agent: Callable[[Assignment, int], Agent],
     chat: ChatFormat,
+    *,
+    on_episode: Callable[[], None] = lambda: None,
     **limits: Any,
 ) -> PlayResult:
     """Plays all episodes of all groups at once, as many as the pool has environments.
@@ -57,12 +59,15 @@ async def play_groups(
         assignments: the groups.
         make_agent: who plays an episode, by its assignment and place in the group.
         chat: pieces of the chat template.
+        on_episode: is called when an episode has ended.
         **limits: of `play_episode`.
     """
 
     async def episode(assignment: Assignment, index: int) -> Episode:
         async with pool.lease() as lease:
-            return await play_episode(lease, make_agent(assignment, index), chat, assignment, index, **limits)
+            played = await play_episode(lease, make_agent(assignment, index), chat, assignment, index, **limits)
+        on_episode()
+        return played
 
     async def group(assignment: Assignment) -> Group | AgentFailure:
         episodes = [asyncio.ensure_future(episode(assignment, index)) for index in range(assignment.size)]

@@ -8,7 +8,7 @@ runs/quickstart-20260102-030405/
     checkpoints/iteration_000010/    as RLlib writes them, and `policy` in it for transformers and vLLM
     checkpoints/latest     a link to the newest
     summary.json           how it ended
-    log.txt                what Ray, RLlib and vLLM say
+    log.txt                what Ray, RLlib and vLLM say, and the whole story of an error
 """
 
 from __future__ import annotations

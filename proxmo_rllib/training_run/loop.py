@@ -172,15 +172,7 @@ class Run:
 
     def _publish(self, result: dict[str, Any]) -> None:
         progress = Progress.from_result(result, self.minutes)
-        metrics: dict[str, float | None] = {
-            "iteration": progress.iteration,
-            "minutes": progress.minutes,
-            "success_low": progress.interval[0],
-            "success_high": progress.interval[1],
-            "rollout_tokens_per_second": progress.rollout_tokens_per_s,
-            "learner_tokens_per_second": progress.learner_tokens_per_s,
-        }
-        metrics = flatten(metrics | flatten(result))
+        metrics = progress.as_metrics() | flatten(result)
         self.folder.add_metrics(metrics)
         episodes = list(self.folder.new_episodes())
         for observer in self._observers:

@@ -124,6 +124,18 @@ class Progress:
         """95%, Wilson's; over the iteration's episodes, which come in groups of one task."""
         return wilson_interval(self.successes, self.episodes)
 
+    def as_metrics(self) -> dict[str, float | None]:
+        """The numbers that a result has not, by name. A rate of nothing (no episode, no second) is left out."""
+        numbers = {
+            "iteration": self.iteration,
+            "minutes": self.minutes,
+            "rollout_tokens_per_second": self.rollout_tokens_per_s,
+            "learner_tokens_per_second": self.learner_tokens_per_s,
+        }
+        if self.episodes:
+            numbers |= {"success_low": self.interval[0], "success_high": self.interval[1]}
+        return {name: number for name, number in numbers.items() if math.isfinite(number)}
+
     @property
     def evaluation_s(self) -> float:
         return 0.0 if self.panel is None else self.panel.seconds

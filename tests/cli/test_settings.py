@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
 import pytest
 
 from proxmo_rllib import ProxMOConfig, StopCriteria
+from proxmo_rllib.cli import examples
 from proxmo_rllib.cli.settings import ExampleError, apply_settings, load_example, split_settings
 
 
@@ -87,6 +94,16 @@ def test_a_number_that_may_be_a_schedule_takes_one(config):
     assert config.lr == [[0, 1e-3], [1000, 1e-4]]
 
 
+def test_in_the_place_of_a_schedule_a_number_may_stand_again(config):
+    config.training(lr=[[0, 8e-4], [70_000, 1e-4]])
+    with pytest.raises(ValueError, match=r"lr='fast': it is a number"):
+        apply_settings(config, {"lr": "fast"})
+    apply_settings(config, {"lr": "[[0, 1e-3]]"})
+    assert config.lr == [[0, 1e-3]]
+    apply_settings(config, {"lr": "1e-4"})
+    assert config.lr == 1e-4
+
+
 def test_a_word_that_is_no_setting_is_refused():
     with pytest.raises(ValueError, match="key=value"):
         split_settings(["lr"])
@@ -124,10 +141,76 @@ def test_a_misspelt_file_is_answered_with_those_that_are_there(repository):
         load_example(repository / "tuned_examples" / "quikstart.py")
 
 
-def test_what_an_example_defines_travels_to_processes_that_cannot_import_it(tmp_path):
-    import subprocess
-    import sys
+def test_an_installed_example_is_run_by_its_name_from_anywhere(tmp_path, monkeypatch, repository):
+    monkeypatch.chdir(tmp_path)
+    example = load_example(Path("alfworld-sweep"))
+    assert example.path == repository / "tuned_examples" / "alfworld_sweep.py"
 
+
+@pytest.mark.parametrize("word", ["quikstart", "tuned_examples/quikstart.py"])
+def test_outside_a_checkout_a_wrong_name_is_answered_with_the_installed_examples(tmp_path, monkeypatch, word):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ExampleError, match="quickstart, webshop_cpu") as refused:
+        load_example(Path(word))
+    assert "quickstart_world" not in str(refused.value)  # it defines nothing that can be run
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A file in a package, which imports a package beside it and a module of its own package; run from elsewhere."""
+    for name in ("project/experiments", "project/experiments/mypkg", "elsewhere"):
+        (tmp_path / name).mkdir(parents=True)
+    experiments = tmp_path / "project/experiments"
+    for folder in (experiments, experiments / "mypkg"):
+        (folder / "__init__.py").touch()
+    (experiments / "mypkg" / "env.py").write_text("class Own:\n    answer = 42\n")
+    (experiments / "common.py").write_text("SETTINGS = {}\n")
+    (experiments / "my.py").write_text(
+        "from experiments.common import SETTINGS\nfrom mypkg.env import Own\n"
+        "from proxmo_rllib import ProxMOConfig\nconfig = ProxMOConfig().environment(Own, env_config=SETTINGS)\n"
+    )
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(examples, "_folders", [])
+    yield experiments / "my.py"
+    for name in [name for name in sys.modules if name.split(".")[0] in ("mypkg", "experiments")]:
+        del sys.modules[name]
+
+
+def test_what_lies_beside_an_example_can_be_imported_here_and_by_the_processes_of_a_cluster(project):
+    from ray import cloudpickle
+
+    sent = cloudpickle.dumps(load_example(project).config.env)
+    reader = "import pickle, sys; print(pickle.loads(sys.stdin.buffer.read()).answer)"
+    # Of a cluster that is started here all processes inherit the environment; one that runs already gets `runtime_env`.
+    given = {"PYTHONPATH": examples.runtime_env()["env_vars"]["PYTHONPATH"].removesuffix("${PYTHONPATH}")}
+    for environment in (dict(os.environ), given):
+        answer = subprocess.run(
+            [sys.executable, "-c", reader], input=sent, env=environment, capture_output=True, check=True
+        )
+        assert answer.stdout.strip() == b"42"
+
+
+@pytest.mark.slow
+def test_the_workers_of_a_cluster_that_runs_already_import_what_lies_beside_an_example(project):
+    """In a process of its own: this one may have a Ray."""
+    script = (
+        "import sys; from pathlib import Path; import ray; from proxmo_rllib.cli.session import start_ray; "
+        "from proxmo_rllib.cli.settings import load_example; from ray.cluster_utils import Cluster; "
+        "cluster = Cluster(initialize_head=True, head_node_args={'num_cpus': 1}); "
+        f"own = load_example(Path({str(project)!r})).config.env; start_ray(cluster.address, 1); "
+        "print('answer', ray.get(ray.remote(lambda: own().answer).remote())); ray.shutdown(); cluster.shutdown()"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    # Else the cluster's address would be left where the next `ray.init()` of this machine looks for one.
+    environment["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray_")
+    command = [sys.executable, "-c", script]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert "answer 42" in ended.stdout, ended.stderr[-2000:]
+
+
+def test_what_an_example_defines_travels_to_processes_that_cannot_import_it(tmp_path):
     from ray import cloudpickle
 
     path = tmp_path / "own_env.py"

@@ -79,6 +79,13 @@ def test_a_script_that_is_not_there_is_named(tmp_path, capsys):
     assert "none.py: no such file" in capsys.readouterr().err
 
 
+def test_an_installed_example_need_not_lie_in_the_folder(tmp_path, capsys):
+    assert submit.parse(["--folder", str(tmp_path), "quickstart", "seed=1"]).script == "quickstart"
+    with pytest.raises(SystemExit):
+        submit.parse(["--folder", str(tmp_path), "quikstart"])
+    assert "quickstart, webshop_cpu" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_cluster_that_is_not_there_is_named_with_what_to_do(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")
     (tmp_path / "x.py").touch()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from proxmo_rllib import StopCriteria
+from proxmo_rllib import StopCriteria, activity
 from proxmo_rllib.cli.interruption import Interruption
 from proxmo_rllib.cli.live import LiveView, PlainView, duration, make_view, sparkline
 from proxmo_rllib.cli.train import brief, main, parse, resume_command
@@ -177,6 +177,35 @@ def test_the_view_shows_what_one_wants_to_know(terminal):
         assert text in shown, text
     assert "ETA 18 min" in shown
     assert "50.0%" in shown  # the panel before
+
+
+def test_the_live_view_says_what_it_waits_for(monkeypatch):
+    out = io.StringIO()
+    monkeypatch.setattr(activity, "_present", None)
+    view = LiveView(Console(file=out, force_terminal=True, width=120), StopCriteria(iterations=20), "quickstart")
+    with view:
+        view.status("starting engines, environments and learners")
+        view._live.refresh()
+        activity.begin("waiting for the engines (1 x vllm)")
+        view._live.refresh()
+        view.status("before training")
+        activity.begin("playing the panel", 128)
+        view._live.refresh()
+        view.status("iteration 1")
+        view._live.refresh()
+        activity.begin("learning")
+        view._live.refresh()
+    shown = out.getvalue()
+    expected = (
+        "starting engines, environments and learners, 0 s",
+        "starting engines, environments and learners: waiting for the engines (1 x vllm), 0 s",
+        "before training: playing the panel, 0/128 episodes, 0 s",
+        "iteration 1, 0 s",
+        "iteration 1: learning, 0 s",
+    )
+    places = [shown.find(text) for text in expected]
+    assert -1 not in places
+    assert places == sorted(places)
 
 
 def test_times_and_bars_are_readable():

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from proxmo_rllib.cli.view import main, read_episodes
+from proxmo_rllib.types import Status
 
 
 def episode(number, status="success", iteration=1, task_type="pick"):
@@ -56,6 +57,20 @@ def test_episodes_can_be_chosen(run, capsys, words, expected):
     assert main([str(run), *words]) == 0
     shown = capsys.readouterr().out
     assert {number for number in (1, 2, 3) if f"task-{number}" in shown} == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [("success", {0}), ("failure", {1, 2}), ("truncated", {2}), ("error", {3})],
+)
+def test_a_failure_is_every_episode_that_did_not_solve_its_task(tmp_path, capsys, asked, expected):
+    statuses = [status.value for status in (Status.SUCCESS, Status.FAILURE, Status.TRUNCATED, Status.ERROR)]
+    assert len(statuses) == len(Status)
+    lines = [json.dumps(episode(number, status)) + "\n" for number, status in enumerate(statuses)]
+    (tmp_path / "episodes.jsonl").write_text("".join(lines))
+    assert main([str(tmp_path), "--status", asked]) == 0
+    shown = capsys.readouterr().out
+    assert {number for number in range(4) if f"task-{number}" in shown} == expected
 
 
 def test_no_record_and_no_fitting_episode_are_said(run, tmp_path, capsys):

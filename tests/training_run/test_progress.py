@@ -64,6 +64,7 @@ def test_an_iteration_in_which_every_episode_broke_can_be_shown():
     assert progress.errors == 8
     assert math.isnan(progress.success_rate)
     assert progress.interval == (0.0, 1.0)
+    assert progress.as_metrics() == {"iteration": 1, "minutes": 0.1}  # no rate of nothing
     assert progress.panel is None
 
 

@@ -1,0 +1,204 @@
+"""Writes docs/reference.md: every setting from the config's docstrings and rules, the run folder's files, the metrics.
+
+    python docs/reference.py
+
+A test compares the page with what this writes, and the metrics with those of a run.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from proxmo_rllib import ProxMOConfig
+from proxmo_rllib.config_checks import RULES, UNREAD
+from proxmo_rllib.imitation import BehaviourCloningConfig
+from proxmo_rllib.training_run import folder
+
+PAGE = Path(__file__).with_name("reference.md")
+METHODS = ("policy", "inference", "prompting", "env_runners", "training", "evaluation", "debugging")
+
+#: Settings of RLlib's that matter here: method, and what they do.
+RLLIBS: dict[str, tuple[str, str]] = {
+    "env": ("environment", "A registered id, a class, or a function of one dictionary."),
+    "env_config": ("environment", "Arguments of the environment."),
+    "num_env_runners": ("env_runners", "Ray actors that play; 0 plays in the algorithm's own process."),
+    "num_cpus_per_env_runner": ("env_runners", "CPUs that each of them reserves; may be a fraction."),
+    "gamma": ("training", "Discount of returns, a turn."),
+    "lr": (
+        "training",
+        "Learning rate of AdamW, or a schedule `[[env steps, rate], ...]` between whose points it is linear.",
+    ),
+    "grad_clip": ("training", "Largest norm of the gradient; None does not clip."),
+    "num_epochs": ("training", "Passes over an iteration's episodes."),
+    "num_learners": (
+        "learners",
+        "Ray actors that learn, each with a share of the groups; 0 learns in the algorithm's own process.",
+    ),
+    "num_gpus_per_learner": ("learners", "GPUs of each."),
+    "evaluation_interval": ("evaluation", "Iterations between two evaluations on the panel; None for none."),
+    "seed": ("debugging", "Of tasks, environments and sampling."),
+}
+
+#: Metrics of a result of `train()`, and so of metrics.jsonl, by pattern: `*` stands for one part or more of a key.
+METRICS: dict[str, str] = {
+    "iteration": "metrics.jsonl only; 0 is the evaluation before training",
+    "minutes": "metrics.jsonl only: wall time of the run, that before a resumption included",
+    "success_low": "metrics.jsonl only: lower end of the 95% interval (Wilson) of the iteration's success rate",
+    "success_high": "metrics.jsonl only: its upper end",
+    "rollout_tokens_per_second": "metrics.jsonl only: sampled tokens by the seconds of playing",
+    "learner_tokens_per_second": "metrics.jsonl only: tokens trained on, prompts included, by the seconds of learning",
+    "training_iteration": "iterations so far",
+    "policy_version": "optimizer steps behind the weights that the engines serve",
+    "weight_transfer_error": "largest difference of a logprob between engine and learner after the transfer",
+    "num_engine_restarts": "engines that died and were replaced, since the start",
+    "num_groups_dropped": "groups left out because one of their episodes broke",
+    "env_runners/success_rate": "share of the episodes that the environment calls a success; broken ones are left out",
+    "env_runners/num_episodes": "episodes without the broken ones",
+    "env_runners/num_successes": "of them solved",
+    "env_runners/num_truncated": "of them ended unsolved by the limit of turns or tokens",
+    "env_runners/truncated_rate": "the same as a share",
+    "env_runners/num_errors": "episodes that broke: the environment raised, or its first prompt did not fit",
+    "env_runners/episode_return_mean": "sum of an episode's rewards, penalties included, mean",
+    "env_runners/episode_len_mean": "turns of an episode, mean",
+    "env_runners/score_mean": "the environment's own score, mean; absent where it has none",
+    "env_runners/num_invalid_actions": "turns whose response was no valid action",
+    "env_runners/invalid_action_rate": "the same as a share of the turns",
+    "env_runners/response_length_mean": "sampled tokens of a turn, mean",
+    "env_runners/behaviour_logprob_mean": "logprob of a sampled token at the rollouts' temperature, mean",
+    "env_runners/num_response_tokens": "sampled tokens",
+    "env_runners/num_tokens": "tokens of all episodes, prompts included, each once",
+    "env_runners/num_env_steps_sampled": "turns",
+    "env_runners/num_env_steps_sampled_lifetime": "turns since the start; what learning rate schedules count",
+    "env_runners/num_episodes_lifetime": "episodes since the start",
+    "env_runners/response_tokens_per_second": "sampled tokens by the seconds of an environment runner's call",
+    "env_runners/turns_per_second": "turns by the same",
+    "learners/default_policy/total_loss": "the loss, a weighted mean over the sampled tokens of an optimizer step",
+    "learners/default_policy/imitation_loss": "of behaviour cloning, in the place of the next four",
+    "learners/default_policy/policy_loss": "its part from the clipped surrogate",
+    "learners/default_policy/entropy": "entropy of the next token, mean",
+    "learners/default_policy/kl_to_reference": "KL divergence to the initial policy (k3), where `kl_coef` is above 0",
+    "learners/default_policy/approximate_kl_to_old": "KL divergence to the policy before the steps (k3)",
+    "learners/default_policy/clip_fraction": "share of the tokens whose ratio is clipped",
+    "learners/default_policy/gradient_norm": "before clipping, of the last step",
+    "learners/default_policy/num_skipped_steps": "steps left out because their gradient was not finite",
+    "learners/default_policy/num_sequences": "sequences trained on: conversations, or turns of a window",
+    "learners/default_policy/num_tokens_trained": "tokens of these sequences, prompts included",
+    "learners/default_policy/num_micro_batches": "forward passes",
+    "learners/default_policy/policy_version": "optimizer steps",
+    "learners/default_policy/default_optimizer_learning_rate": "of the last step",
+    "learners/default_policy/advantages/*": "diagnostics of the advantages, see [Advantages](advantages.md)",
+    "learners/*": "RLlib's own: counts of modules and steps, connectors, throughputs",
+    "evaluation/success_rate": "on the panel; `success_low` and `success_high` are its 95% interval",
+    "evaluation/success_low": "lower end",
+    "evaluation/success_high": "upper end",
+    "evaluation/num_episodes": "of the panel, broken ones left out",
+    "evaluation/num_independent_episodes": "what they are worth for the interval, some being repetitions of a task",
+    "evaluation/num_errors": "episodes of the panel that broke",
+    "evaluation/episode_len_mean": "turns, mean",
+    "evaluation/episode_return_mean": "return, mean",
+    "evaluation/invalid_action_rate": "share of the turns",
+    "evaluation/seconds": "that the panel took",
+    "evaluation/by_task_type/*": "the rate, its interval and counts for each type of task",
+    "evaluation/env_runners/*": "return and length again, where RLlib's users look for them",
+    "timers/env_runner_sampling_timer": "seconds of playing",
+    "timers/learner_update_timer": "seconds of learning",
+    "timers/synch_weights": "seconds of handing the weights over, with the check",
+    "timers/training_step": "seconds of the three",
+    "timers/training_iteration": "seconds of the iteration without evaluation",
+    "timers/restore_env_runners": "seconds of bringing dead environment runners back",
+    "time_this_iter_s": "seconds of the iteration, evaluation included",
+    "time_total_s": "seconds of all iterations",
+    "fault_tolerance/*": "RLlib's own: healthy environment runners, restarts",
+    "env_runner_group/*": "RLlib's own",
+    "perf/*": "load of the machine",
+    "num_env_steps_sampled_lifetime": "as `env_runners/num_env_steps_sampled_lifetime`",
+    "num_training_step_calls_per_iteration": "RLlib's own: 1",
+    "time_since_restore": "RLlib's own",
+    "iterations_since_restore": "RLlib's own",
+}
+
+_HEAD = """# Reference
+
+Made by `python docs/reference.py` from docstrings and rules; a test holds it up to date. Environment variables are
+listed in [Installation](install.md#environment-variables), the settings of environments in
+[Environments](environments.md).
+
+## Settings
+
+A config is made by these methods; on the command line a setting is `name=value`, and an entry of one that is a
+dictionary `name.entry=value`. A wrong value is refused, with its name, before anything starts.
+"""
+_METRICS_HEAD = """
+## Metrics
+
+`algo.train()` returns them nested, `metrics.jsonl` and W&B have them flat. What an iteration did not log is absent; a
+number that went wrong (a loss that is not finite) is NaN, and null in metrics.jsonl. Means and sums are over the
+iteration.
+"""
+
+
+def documented(key: str) -> bool:
+    """Whether the page says what a metric is."""
+    return any(re.fullmatch(re.escape(pattern).replace(r"\*", ".+"), key) for pattern in METRICS)
+
+
+def argument_docs(method: Callable[..., Any]) -> dict[str, str]:
+    """What a method's docstring says of each argument."""
+    text = inspect.cleandoc(method.__doc__ or "").partition("Args:\n")[2].partition("\n\n")[0]
+    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", text, flags=re.MULTILINE)
+    return {name: re.sub(r"\s+", " ", words) for name, words in entries}
+
+
+def settings_table(config: Any, method: str) -> str:
+    """The settings of a method of a config."""
+    function = getattr(type(config), method)
+    docs = argument_docs(function)
+    rows = []
+    for key in function.__kwdefaults__:
+        rule = RULES[key].says if key in RULES else ""
+        words = docs[key]
+        rows.append((f"`{key}`", f"`{getattr(config, key)!r}`", rule, words[0].upper() + words[1:]))
+    summary = inspect.cleandoc(function.__doc__ or "").splitlines()[0]
+    return f"\n### .{method}(...)\n\n{summary}\n\n" + table(("setting", "default", "what it may be", "meaning"), rows)
+
+
+def table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def folder_table(described: str) -> str:
+    """The files of a run's folder, as the module that writes them lists them."""
+    files = re.findall(r"^ {4}(\S+) +(\S.*)$", described, flags=re.MULTILINE)
+    return table(("file", "what it holds"), [(f"`{name}`", words) for name, words in files])
+
+
+def page() -> str:
+    """The whole page."""
+    config = ProxMOConfig()
+    parts = [_HEAD, *(settings_table(config, method) for method in METHODS)]
+    parts.append("\n### RLlib's own\n\nThose of RLlib's settings that matter here:\n\n")
+    own: Mapping[str, Any] = vars(config)
+    rows = [(f"`{key}`", f"`.{method}`", f"`{own[key]!r}`", words) for key, (method, words) in RLLIBS.items()]
+    parts.append(table(("setting", "method", "default", "meaning"), rows))
+    parts.append("\nThese of RLlib's are refused when they are changed, since nothing reads them:\n\n")
+    parts.append(table(("setting", "instead"), [(f"`{key.lstrip('_')}`", words) for key, words in UNREAD.items()]))
+    parts.append("\n## Settings of behaviour cloning\n\n`BehaviourCloningConfig` has all of the above, and:\n")
+    parts.append(settings_table(BehaviourCloningConfig(), "imitation"))
+    parts.append(
+        "\n## The folder of a run\n\n`proxmo train` says where it is. A kill at any moment loses nothing of it.\n\n"
+    )
+    parts.append(folder_table(folder.__doc__ or ""))
+    parts.append(_METRICS_HEAD + "\n")
+    parts.append(table(("metric", "what it is"), [(f"`{key}`", words) for key, words in METRICS.items()]))
+    return "".join(parts)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

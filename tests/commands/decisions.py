@@ -1,0 +1,177 @@
+"""For every command that the docs and docstrings show: how a test types it, and what it says; or why none does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+RUN = "runs/quickstart-20260102-030405"  # the run that the docs speak of
+
+
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """How a command is typed, in a copy of the checkout with a home of its own."""
+
+    says: str  # a regular expression that its output has to fit somewhere
+    seconds: int  # limit
+    # quick: with every test. slow: with the slow ones. long: `make test-commands`.
+    when: Literal["quick", "slow", "long"] = "quick"
+    status: int = 0
+    given: Mapping[str, str] = field(default_factory=dict)  # what a reader puts in the place of a word
+    answers: str = ""  # typed into its standard input
+    environment: Mapping[str, str] = field(default_factory=dict)
+    trained: bool = False  # whether RUN has to be a run with a checkpoint, not a record alone
+
+
+GAMES = "data/alfworld"  # a copy of the recorded official games
+PRODUCTS = "data/webshop"
+_JSON = r'"success_after": 0\.\d+.*"iterations": \d+'
+_CHECKED = r"train +3553 +3553 +complete"
+_TUNED = r"psc_beta +psa_temperature"
+
+_TESTS = "it runs the tests, of which this is one"
+_SETUP = "it sets up another environment; tests/packaging has what can be checked without that"
+_CLUSTER = "there is no such cluster here; tests/cluster checks the file"
+_HEAD = "tests/cluster types it against a Ray head of its own"
+_PIP = "it changes the environment that the tests run in; requirements/ pins what it resolves to, and CI installs that"
+
+DECISIONS: dict[str, Typed | str] = {
+    # setting up
+    "make quickstart": Typed(_JSON, 3600, "long"),
+    'make quickstart ARGS="seed=0"': Typed(_JSON, 3600, "long"),
+    'make quickstart ARGS="seed=1"': Typed(_JSON, 3600, "long"),
+    "make quickstart PYTHON=/path/to/python3.12": _SETUP,
+    "make quickstart VENV=/fast/disk/venv": _SETUP,
+    "make test": _TESTS,
+    "make test-slow": _TESTS,
+    "make test-commands": _TESTS,
+    "make lint": "continuous integration runs it beside the tests",
+    "make format": "`make lint` finds what it would change",
+    "make lock": "it asks the package index for new versions, which makes its result another every day",
+    "make clean": "it removes the environment that the tests run in",
+    "bash .ci/run": _TESTS,
+    "pip install -e '.[gpu]'": _PIP,
+    "pip install uv && uv pip install --torch-backend cpu -e '.[cpu]'": _PIP,
+    "pip uninstall -y torchvision torchaudio torchcodec": _PIP,
+    "pip install --no-deps alfworld": _PIP,
+    "pip install -e '.[textworld]'": _PIP,
+    "pip install 'textworld[pddl]'": _PIP,
+    "pip install 'proxmo_rllib[textworld]'": _PIP,
+    "pip install 'proxmo_rllib[textworld_express]'": _PIP,
+    "pip install 'proxmo_rllib[scienceworld]'": _PIP,
+    "proxmo doctor": Typed(r"0 failed, \d+ warnings", 300, "slow"),
+    "proxmo doctor --json": Typed(r'"ok": true', 300, "slow"),
+    "python -m proxmo_rllib.cli": Typed("usage: proxmo COMMAND", 60, status=2),
+    # environments
+    "proxmo doctor --env my_module:MyEnv": Typed("found nothing wrong", 120),
+    "proxmo doctor --env my_module:GuessEnv": Typed("found nothing wrong", 120),
+    "proxmo doctor --env ID": Typed("found nothing wrong", 300, "slow", given={"ID": "env_wrappers/TextCraft-v0"}),
+    "proxmo play env_wrappers/ALFWorld-v0": Typed("left the task unfinished", 120, answers="look\nquit\n"),
+    "proxmo play env_wrappers/ALFWorld-v0 --task generated/valid_unseen/000003": Typed(
+        "Your task is to", 120, answers="quit\n"
+    ),
+    "proxmo play env_wrappers/ALFWorld-v0 --task generated/valid_unseen/000003 --agent expert": Typed(
+        r"success after \d+ turns", 120
+    ),
+    "proxmo play env_wrappers/ALFWorld-v0 --agent expert --split valid_seen env_config.games=PATH": Typed(
+        r"after \d+ turns", 120, given={"PATH": GAMES}
+    ),
+    "proxmo play tuned_examples/quickstart.py --split valid_unseen": Typed("Your task is to", 120, answers="quit\n"),
+    f"proxmo play tuned_examples/quickstart.py --agent {RUN}": Typed(r"after \d+ turns", 180, "slow", trained=True),
+    # The recorded games lack valid_unseen, which is said.
+    "proxmo data alfworld": Typed(_CHECKED, 600, "slow", status=1, environment={"ALFWORLD_DATA": GAMES}),
+    "proxmo data alfworld ~/games": Typed(_CHECKED, 600, "slow", status=1),
+    "proxmo data alfworld [FOLDER]": Typed(_CHECKED, 600, "slow", status=1, given={"FOLDER": GAMES}),
+    "proxmo data webshop": Typed("items_shuffle", 120),
+    "proxmo data webshop [PATH]": Typed("items_shuffle", 300, given={"PATH": PRODUCTS}),
+    "proxmo data webshop FOLDER": Typed("items_shuffle", 300, given={"FOLDER": PRODUCTS}),
+    # training
+    "proxmo train quickstart": Typed(_JSON, 1800, "long"),
+    "proxmo train tuned_examples/quickstart.py [key=value ...]": Typed(
+        _JSON, 600, "long", given={"key=value ...": "num_groups=4 --iterations 2"}
+    ),
+    "proxmo train tuned_examples/quickstart.py seed=1 lr=1e-4 env_config.max_receptacles=6 --iterations 40": Typed(
+        '"iterations": 40', 1200, "long"
+    ),
+    "proxmo train --help": Typed("quickstart", 60),
+    "proxmo train my.py": Typed('"iterations": 1', 300, "slow"),
+    f"proxmo train tuned_examples/quickstart.py --resume {RUN}": Typed(_JSON, 1800, "long", trained=True),
+    "proxmo train tuned_examples/alfworld_qwen2_5_1_5b.py --dry-run": Typed("2 GPU", 180),
+    "ALFWORLD_DATA=~/.cache/alfworld proxmo train tuned_examples/alfworld_qwen2_5_1_5b.py": (
+        "it takes two GPUs of 80 GB; its dry run is typed, with the official games too"
+    ),
+    "proxmo train tuned_examples/alfworld_real_cpu.py env_config.games=PATH": Typed(
+        _JSON, 3 * 3600, "long", given={"PATH": GAMES}
+    ),
+    "proxmo train tuned_examples/webshop_cpu.py": Typed(_JSON, 3 * 3600, "long"),
+    "proxmo warm-start tuned_examples/alfworld_warm_start.py --output FOLDER": Typed(
+        "written: policy, after", 3600, "long", given={"FOLDER": "policy"}
+    ),
+    "proxmo warm-start tuned_examples/alfworld_warm_start.py --output policies/tiny": Typed(
+        "written: policies/tiny, after", 3600, "long"
+    ),
+    "proxmo tune tuned_examples/alfworld_sweep.py": Typed(_TUNED, 3600, "long"),
+    "proxmo tune tuned_examples/alfworld_sweep.py num_groups=4 --iterations 2": Typed(_TUNED, 1200, "long"),
+    "proxmo tune tuned_examples/alfworld_sweep.py num_groups=4 --iterations 20 --address 10.0.0.1:6379": _CLUSTER,
+    # looking at runs
+    f"proxmo view {RUN}": Typed("task-2", 60),
+    f"proxmo view {RUN} --status failure --iteration 12": Typed("truncated, 1 turns", 60),
+    f"proxmo view {RUN} | less": Typed("task-2", 60),
+    f"proxmo eval {RUN}": Typed("95% interval", 300, "slow", trained=True),
+    "proxmo eval CHECKPOINT --panel alfworld-seen-140 --repeats 3": Typed(
+        "alfworld-seen-140",
+        900,
+        "long",
+        trained=True,
+        given={"CHECKPOINT": f"{RUN}/checkpoints/latest max_model_len=1024"},
+        environment={"ALFWORLD_DATA": GAMES},
+    ),
+    "proxmo eval Qwen/Qwen2.5-1.5B-Instruct --config tuned_examples/alfworld_qwen2_5_1_5b.py --temperature 0": (
+        "it downloads a model of 3 GB, which a machine without the hub cannot"
+    ),
+    "proxmo eval --agent expert --panel alfworld-generated-unseen-200 --output expert.json": Typed(
+        r"written: expert\.json", 300
+    ),
+    # clusters
+    "ray get-auth-token --generate": _HEAD,
+    "RAY_AUTH_MODE=token ray start --head": _HEAD,
+    "proxmo submit tuned_examples/quickstart.py seed=1": _HEAD,
+    "proxmo submit --address http://head:8265 --env WANDB_API_KEY --no-follow tuned_examples/quickstart.py": _HEAD,
+    "proxmo submit tuned_examples/alfworld_qwen2_5_1_5b.py": _CLUSTER,
+    "ray up cluster/aws.yaml": _CLUSTER,
+    "ray dashboard cluster/aws.yaml &": _CLUSTER,
+    "ray down cluster/aws.yaml": _CLUSTER,
+    "sbatch --nodes=2 cluster/slurm.sh tuned_examples/alfworld_qwen2_5_1_5b.py lr=1e-6": _CLUSTER,
+    "kubectl apply -f cluster/rayjob.yaml": _CLUSTER,
+    # measurements and pictures
+    "python -m benchmarks.advantages": Typed("proxmo", 300, "slow"),
+    "python -m benchmarks.advantages --million": Typed("1,000,000", 300, "slow"),
+    "python -m benchmarks.environments": Typed("native", 3600, "long"),
+    "python -m benchmarks.environments --games PATH": Typed("real", 3600, "long", given={"PATH": GAMES}),
+    "python -m benchmarks.environments [--games PATH] [--official-games 2] [--catalogue PATH] [--text-tasks 8]": Typed(
+        "official", 3600, "long", given={"--games PATH": f"--games {GAMES}", "PATH": PRODUCTS}
+    ),
+    "python -m benchmarks.inference [--model FOLDER] [--pool] [--case 'vllm block_size=128'] ...": Typed(
+        "block_size=128",
+        1800,
+        "long",
+        given={"FOLDER": "proxmo_rllib/policies/assets/alfworld-tiny", " ...": ""},
+    ),
+    "python -m benchmarks.text_environments --tasks 8": Typed("TextCraft", 3600, "long"),
+    "python -m benchmarks.text_environments [--only TextCraft ScienceWorld] [--tasks 20]": Typed(
+        "TextCraft", 3600, "long"
+    ),
+    "python -m benchmarks.webshop [--catalogue PATH] [--products N]": Typed(
+        "knows the goal, colours mended", 300, "slow", given={"PATH": PRODUCTS, "N": "1000"}
+    ),
+    "python -m benchmarks.webshop [--catalogue PATH] [--products 1000] [--tasks 500]": Typed(
+        "knows the goal, colours mended", 300, "slow", given={"PATH": PRODUCTS}
+    ),
+    "python docs/reference.py": Typed("", 60),
+    "python docs/figures/advantages.py": Typed("", 120),
+    "python docs/figures/quickstart.py RUN...": Typed("", 120, "slow", trained=True, given={"RUN...": RUN}),
+    "python docs/figures/quickstart.py RUN [RUN ...]": Typed(
+        "", 120, "slow", trained=True, given={"RUN [RUN ...]": f"{RUN} {RUN}"}
+    ),
+}

@@ -1,0 +1,54 @@
+"""The Python that the docs show runs as it stands."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .finding import PAGES
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+#: Who runs the blocks of a page.
+RUN_BY = {
+    "README.md": "tests/test_readme.py",
+    "docs/advantages.md": "tests/advantages/test_docs.py",
+    "docs/environments.md": "tests/commands/test_python_blocks.py",
+    "docs/own_environment.md": "tests/commands/test_python_blocks.py",
+}
+
+
+def blocks_of(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (REPOSITORY / page).read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_every_page_with_python_in_it_is_run_by_a_test():
+    pages = {str(path.relative_to(REPOSITORY)) for pattern in PAGES for path in REPOSITORY.glob(pattern)}
+    assert {page for page in pages if blocks_of(page)} == RUN_BY.keys()
+    assert all((REPOSITORY / test).is_file() for test in RUN_BY.values())
+
+
+@pytest.mark.parametrize("block", blocks_of("docs/environments.md"), ids=lambda block: block.splitlines()[-1][:40])
+def test_the_blocks_about_environments_run(block: str, shared: Path):
+    import gymnasium
+
+    import env_wrappers  # noqa: F401 (registers the environments)
+
+    names: dict[str, Any] = {
+        "gymnasium": gymnasium,
+        "env": gymnasium.make("env_wrappers/ALFWorld-v0"),  # that of the page's first block
+        "FOLDER": str(shared / "data" / "webshop"),
+        "GAMES": str(shared / "data" / "alfworld"),
+    }
+    # One word stands for two places, as the reader sees from the argument.
+    typed = block.replace("games=PATH", "games=GAMES").replace("catalogue=PATH", "catalogue=FOLDER")
+    exec(compile(typed, "environments.md", "exec"), names)
+
+
+def test_the_blocks_about_an_environment_of_ones_own_run_one_after_the_other():
+    names: dict[str, Any] = {"__name__": "own_environment"}
+    for block in blocks_of("docs/own_environment.md"):
+        exec(compile(block, "own_environment.md", "exec"), names)
+    assert names["config"].env is names["GuessEnv"]
