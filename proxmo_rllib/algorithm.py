@@ -34,6 +34,7 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 from ray.tune import PlacementGroupFactory
+from ray.util.placement_group import get_current_placement_group
 
 from proxmo_rllib.config import ProxMOConfig
 from proxmo_rllib.evaluation.panels import PanelResult, panel_assignments, summarise
@@ -41,6 +42,7 @@ from proxmo_rllib.inference.engine import EngineConfig, EngineDeadError
 from proxmo_rllib.inference.pool import InferencePool
 from proxmo_rllib.inference.weights import serialise
 from proxmo_rllib.learner.training_data import GroupedTrainingData
+from proxmo_rllib.machine.resources import check_in_cluster, ray_for_script
 from proxmo_rllib.policies.loading import resolve_pretrained, save_policy
 from proxmo_rllib.rollouts import TaskSampler
 from proxmo_rllib.rollouts.environments import check_first_prompt, make_text_env, split_tasks
@@ -88,8 +90,9 @@ class ProxMO(Algorithm):
     def setup(self, config: AlgorithmConfig) -> None:
         """Starts engines, environment runners and learners, side by side."""
         self._probe_ids = check_first_prompt(self.config)
-        if not ray.is_initialized():
-            ray.init()  # not by the thread below, as it would be otherwise: Ray's processes end with the thread
+        if not (ray.is_initialized() and get_current_placement_group()):  # Tune has reserved a trial's resources
+            # Not by the thread below, as it would be otherwise: Ray's processes end with the thread.
+            ray_for_script(self.resource_request(self.config))
         with ThreadPoolExecutor(max_workers=1) as background:
             pool = background.submit(self._start_engines)
             try:
@@ -407,7 +410,19 @@ class ProxMO(Algorithm):
     @classmethod
     @override(Algorithm)
     def default_resource_request(cls, config: Any) -> PlacementGroupFactory:
-        """As RLlib's, and the engines: without them a trial would wait for ever."""
+        """What Tune is to reserve for a trial.
+
+        Raises:
+            ResourcesError: the cluster that runs can never carry it; Tune would leave it pending without a word.
+        """
+        request = cls.resource_request(config)
+        if ray.is_initialized():
+            check_in_cluster(request, in_trial=True)
+        return request
+
+    @classmethod
+    def resource_request(cls, config: Any) -> PlacementGroupFactory:
+        """As RLlib's, and the engines: without them a trial would wait for ever. The first is the algorithm's own."""
         resolved = config if isinstance(config, ProxMOConfig) else cls.get_default_config().update_from_dict(config)
         request = super().default_resource_request(config)
         engines = InferencePool.resource_bundles(cls.engine_config(resolved), resolved.num_engines)

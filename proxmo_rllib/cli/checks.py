@@ -21,12 +21,12 @@ from packaging.requirements import Requirement
 from proxmo_rllib.cli.machine import (
     COMPANIONS,
     Imports,
-    available_cores,
     available_memory,
     installed_version,
     probe_imports,
     processor_flags,
 )
+from proxmo_rllib.machine.processors import available_cores
 
 DISTRIBUTION = "proxmo_rllib"
 GIB = 1 << 30

@@ -24,10 +24,10 @@ from rich.table import Table
 
 from proxmo_rllib.cli.session import (
     check_address,
-    describe_resources,
+    check_machine,
+    engines_only,
     prepare_environment,
     quiet_terminal,
-    requested,
     start_ray,
 )
 from proxmo_rllib.cli.settings import ExampleError, apply_settings, load_example, split_settings
@@ -134,18 +134,20 @@ def _play_policy(config: ProxMOConfig, address: str | None) -> PanelResult:
     from proxmo_rllib.cli.preflight import validate
     from proxmo_rllib.evaluation import panel_assignments, summarise
     from proxmo_rllib.inference.pool import InferencePool
+    from proxmo_rllib.machine.resources import describe
     from proxmo_rllib.rollouts import TextEnvRunner
 
     validate(config)
+    request = engines_only(config)
+    check_machine(request, address)
     panel = config.panel
     assert panel is not None
     log = Path(tempfile.mkdtemp(prefix="proxmo-eval-")) / "log.txt"
     with quiet_terminal(log) as console:
         import ray
 
-        needs = requested(config)
-        where = start_ray(address, needs.get("CPU", 1.0))
-        console.print(f"on {where}, up to {describe_resources(needs)}; log: {log}", markup=False)
+        where = start_ray(address, request)
+        console.print(f"on {where}, reserving {describe(request.required_resources)}; log: {log}", markup=False)
         try:
             with console.status(f"starting {config.num_engines} x {config.engine}"):
                 pool = InferencePool(

@@ -30,7 +30,7 @@ from rich.console import Console
 from proxmo_rllib.cli.interruption import Interruption
 from proxmo_rllib.cli.session import (
     check_address,
-    describe_resources,
+    check_machine,
     prepare_environment,
     quiet_terminal,
     requested,
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 # In the place of a policy that a warm start will make.
 TO_BE_MADE = "to-be-made-by-the-warm-start"
 # Errors of a config, or of what it names: said in a line, without a traceback.
-_REFUSALS = (ExampleError, ValueError, FileNotFoundError, ConnectionError)
+_REFUSALS = (ExampleError, ValueError, OSError)
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -91,8 +91,7 @@ def main(argv: list[str]) -> int:
     arguments = parse(argv)
     prepare_environment(os.environ, Path.home(), arguments.address)
     try:
-        if not arguments.dry_run:
-            check_address(arguments.address)
+        check_address(arguments.address)
         checkpoint, recorded = _resumed(arguments.resume)
         example = load_example(arguments.script)
         settings = recorded | arguments.settings
@@ -103,8 +102,9 @@ def main(argv: list[str]) -> int:
             example = replace(example, stop=replace(example.stop, iterations=arguments.iterations))
         policy_exists = find_policy(example)
         if arguments.dry_run:
-            return _dry_run(example, policy_exists)
+            return _dry_run(example, policy_exists, arguments.address)
         check_before_ray(example, policy_exists)
+        check_machine(requested(example.config), arguments.address)
         folder = _run_folder(arguments, settings)
     except _REFUSALS as error:
         print(f"proxmo train: {error}", file=sys.stderr)
@@ -183,12 +183,14 @@ def _run_folder(arguments: argparse.Namespace, settings: dict[str, str]) -> RunF
     return folder
 
 
-def _dry_run(example: Example, policy_exists: bool) -> int:
-    from proxmo_rllib.cli.preflight import dry_run, print_dry_run
+def _dry_run(example: Example, policy_exists: bool, address: str | None) -> int:
+    """Shows what was found; 1 if the run would be refused."""
+    from proxmo_rllib.cli.preflight import REFUSED, check_resources, dry_run, print_dry_run
 
     checks, prompt = dry_run(example.config, policy_exists)
+    checks.append(check_resources(example.config, address))
     print_dry_run(Console(), checks, prompt)
-    return 0
+    return 1 if any(check.status == REFUSED for check in checks) else 0
 
 
 def _train(
@@ -202,14 +204,15 @@ def _train(
 ) -> Outcome:
     from proxmo_rllib.cli.live import make_view
     from proxmo_rllib.cli.preflight import validate
+    from proxmo_rllib.machine.resources import describe
     from proxmo_rllib.training_run.loop import Observer, Run
 
     config = example.config.debugging(run_folder=str(folder.path))
     settings = folder.write_config(config)
     console.print(f"run folder: {folder.path}", markup=False)
-    needs = requested(config)
-    where = start_ray(arguments.address, needs.get("CPU", 1.0))
-    console.print(f"on {where}, reserving {describe_resources(needs)}", markup=False)
+    request = requested(config)
+    where = start_ray(arguments.address, request)
+    console.print(f"on {where}, reserving {describe(request.required_resources)}", markup=False)
     view = make_view(console, example.stop, folder.path.name)
     observers: list[Observer] = [view]
     with view, Interruption(view.status) as interruption, contextlib.ExitStack() as last:

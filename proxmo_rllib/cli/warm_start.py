@@ -17,7 +17,14 @@ from pathlib import Path
 from shutil import copytree
 
 from proxmo_rllib.cli.live import duration
-from proxmo_rllib.cli.session import check_address, prepare_environment, quiet_terminal, requested, start_ray
+from proxmo_rllib.cli.session import (
+    check_address,
+    check_machine,
+    prepare_environment,
+    quiet_terminal,
+    requested,
+    start_ray,
+)
 from proxmo_rllib.cli.settings import ExampleError, apply_settings, run_file, split_settings
 
 
@@ -51,6 +58,8 @@ def main(argv: list[str]) -> int:
         if not isinstance(warm_start, WarmStart):
             raise ExampleError(f"{arguments.script}: it must define `warm_start`, a proxmo_rllib.imitation.WarmStart.")
         apply_settings(warm_start.config, arguments.settings)
+        request = requested(warm_start.config.copy(copy_frozen=False).policy(pretrained="made-here"))
+        check_machine(request, arguments.address)
     except (ExampleError, ValueError, FileNotFoundError, ConnectionError) as error:
         print(f"proxmo warm-start: {error}", file=sys.stderr)
         return 1
@@ -59,8 +68,7 @@ def main(argv: list[str]) -> int:
         import ray
 
         console.print(f"{warm_start.iterations} iterations; log: {scratch / 'log.txt'}", markup=False)
-        needs = requested(warm_start.config.copy(copy_frozen=False).policy(pretrained="made-here"))
-        start_ray(arguments.address, needs.get("CPU", 1.0))
+        start_ray(arguments.address, request)
         try:
             with console.status("imitating"):
                 made = warm_start.make(scratch)
