@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
     ENV_RUNNER_SAMPLING_TIMER,
+    EVALUATION_RESULTS,
     LEARNER_RESULTS,
     LEARNER_UPDATE_TIMER,
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
@@ -70,6 +72,7 @@ class ProxMO(Algorithm):
 
     config: ProxMOConfig
     _pool: InferencePool | None = None
+    _newest_panel: Mapping[str, Any] = {"success_rate": math.nan}
 
     @classmethod
     @override(Algorithm)
@@ -142,6 +145,17 @@ class ProxMO(Algorithm):
     def policy_version(self) -> int:
         """Optimizer steps behind the weights that the engines serve."""
         return self._policy_version
+
+    @override(Algorithm)
+    def step(self) -> dict[str, Any]:
+        """As RLlib's. In a trial of Tune each result has the newest panel, NaN before the first.
+
+        Tune compares trials by any result of theirs, and ends all of them over one that lacks the metric.
+        """
+        result: dict[str, Any] = super().step()
+        if self._storage and self.config.panel is not None:
+            self._newest_panel = result.setdefault(EVALUATION_RESULTS, self._newest_panel)
+        return result
 
     @override(Algorithm)
     def training_step(self) -> None:

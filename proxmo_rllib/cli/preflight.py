@@ -84,12 +84,13 @@ def dry_run(config: ProxMOConfig, policy_exists: bool = True) -> tuple[list[Chec
     return checks, message
 
 
-def check_resources(config: ProxMOConfig, address: str | None) -> Check:
+def check_resources(config: ProxMOConfig, address: str | None, in_trial: bool = False) -> Check:
     """Whether the run would be refused: by this machine, or by a cluster, which is asked.
 
     Args:
         config: of the run.
         address: of a cluster; None for RAY_ADDRESS, or this machine.
+        in_trial: whether it is a trial of Ray Tune.
 
     Raises:
         ConnectionError: no cluster answers there.
@@ -105,7 +106,7 @@ def check_resources(config: ProxMOConfig, address: str | None) -> Check:
         else:
             import ray
 
-            where = start_ray(address, request)
+            where = start_ray(address, request, in_trials=in_trial)
             ray.shutdown()
     except (ResourcesError, FolderError) as error:
         return Check("resources", REFUSED, str(error))

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 # In the place of a policy that a warm start will make.
 TO_BE_MADE = "to-be-made-by-the-warm-start"
 # Errors of a config, or of what it names: said in a line, without a traceback.
-_REFUSALS = (ExampleError, ValueError, OSError)
+REFUSALS = (ExampleError, ValueError, OSError)
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -106,7 +106,7 @@ def main(argv: list[str]) -> int:
         check_before_ray(example, policy_exists)
         check_machine(requested(example.config), arguments.address)
         folder = _run_folder(arguments, settings)
-    except _REFUSALS as error:
+    except REFUSALS as error:
         print(f"proxmo train: {error}", file=sys.stderr)
         return 1
     with _terminal(arguments.verbose, folder.log) as console:
@@ -282,7 +282,7 @@ def brief(error: BaseException) -> str:
     cause: BaseException = getattr(error, "cause", None) or error
     lines = [line for line in str(cause).strip().splitlines() if line.strip()]
     text = lines[-1] if lines and "Traceback" in str(cause) else " ".join(lines)
-    return text if isinstance(cause, _REFUSALS) and text else f"{type(cause).__name__}: {text}"
+    return text if isinstance(cause, REFUSALS) and text else f"{type(cause).__name__}: {text}"
 
 
 def resume_command(script: Path, folder: Path) -> str:

@@ -75,9 +75,9 @@ def check_on_this_machine(bundles: Sequence[Amounts]) -> None:
     asked = total_of(bundles)
     if any(amount > offered.get(name, 0.0) for name, amount in asked.items()):
         raise ResourcesError(
-            f"The run reserves {describe_bundles(bundles)}. This machine has {cores} cores, for which a run may reserve "
-            f"at most {offered['CPU']:g} CPU, since its processes take turns, and {gpus} GPU. {_REMEDY}, or name a "
-            "cluster that has them (--address, RAY_ADDRESS)."
+            f"The run reserves {describe_bundles(bundles)}. This machine has {cores} cores, for which a run may "
+            f"reserve at most {offered['CPU']:g} CPU, since its processes take turns, and {gpus} GPU. {_REMEDY}, or "
+            "name a cluster that has them (--address, RAY_ADDRESS)."
         )
 
 
