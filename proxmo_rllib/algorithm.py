@@ -44,6 +44,7 @@ from proxmo_rllib.inference.engine import EngineConfig, EngineDeadError
 from proxmo_rllib.inference.pool import InferencePool
 from proxmo_rllib.inference.weights import serialise
 from proxmo_rllib.learner.training_data import GroupedTrainingData
+from proxmo_rllib.machine.folders import make_folder
 from proxmo_rllib.machine.resources import check_in_cluster, ray_for_script
 from proxmo_rllib.policies.loading import resolve_pretrained, save_policy
 from proxmo_rllib.rollouts import TaskSampler
@@ -86,7 +87,7 @@ class ProxMO(Algorithm):
         if self._storage or folder is None:
             super()._setup_logdir()
             return
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        make_folder(Path(folder), "the run's folder", "name another with .debugging(run_folder=...)")
         self._logdir = folder
 
     @override(Algorithm)

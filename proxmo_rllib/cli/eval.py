@@ -31,6 +31,7 @@ from proxmo_rllib.cli.session import (
     start_ray,
 )
 from proxmo_rllib.cli.settings import ExampleError, apply_settings, load_example, split_settings
+from proxmo_rllib.machine.folders import make_folder
 
 if TYPE_CHECKING:
     from proxmo_rllib.config import ProxMOConfig
@@ -75,6 +76,8 @@ def main(argv: list[str]) -> int:
     try:
         if not arguments.agent:
             check_address(arguments.address)
+        if arguments.output:
+            make_folder(arguments.output.absolute().parent, "the results' folder", "name another --output")
         config = _config(arguments)
         panel: Any = config.panel
         if arguments.agent:
@@ -83,7 +86,7 @@ def main(argv: list[str]) -> int:
             result = play_panel_with_script(config, panel, arguments.agent, config.panel_repeats)
         else:
             result = _play_policy(config, arguments.address)
-    except (ExampleError, ValueError, FileNotFoundError, ConnectionError) as error:
+    except (ExampleError, ValueError, OSError) as error:
         print(f"proxmo eval: {error}", file=sys.stderr)
         return 1
     Console().print(as_table(result), highlight=False)

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from proxmo_rllib.cli.interruption import Interruption
+from proxmo_rllib.cli.search_spaces import search_spaces
 from proxmo_rllib.cli.session import (
     check_address,
     check_machine,
@@ -37,6 +38,7 @@ from proxmo_rllib.cli.session import (
     start_ray,
 )
 from proxmo_rllib.cli.settings import Example, ExampleError, apply_settings, load_example, split_settings
+from proxmo_rllib.machine.folders import make_folder
 
 if TYPE_CHECKING:
     from proxmo_rllib.training_run.folder import RunFolder
@@ -96,6 +98,11 @@ def main(argv: list[str]) -> int:
         example = load_example(arguments.script)
         settings = recorded | arguments.settings
         apply_settings(example.config, settings)
+        if spaces := search_spaces(example.config):
+            raise ExampleError(
+                f"{example.path}: it searches {', '.join(spaces)}; say `proxmo tune {example.path}`, or fix each, such "
+                f"as {next(iter(spaces)).replace('/', '.')}=..."
+            )
         if example.warm_start is not None:
             example = replace(example, warm_start=example.warm_start.in_world_of(example.config))
         if arguments.iterations:
@@ -170,10 +177,11 @@ def _run_folder(arguments: argparse.Namespace, settings: dict[str, str]) -> RunF
 
     if arguments.resume:
         folder = RunFolder.of(arguments.resume)
+        make_folder(folder.path, "gone on with", "copy the run to a folder that can")
     else:
         name = f"{arguments.script.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
         path = arguments.run_dir or Path(os.environ.get("PROXMO_RUNS", "runs")) / name
-        folder = RunFolder(path)
+        folder = RunFolder(make_folder(path, "the run's folder", "name another with --run-dir or PROXMO_RUNS"))
         if folder.has_run():
             raise ValueError(
                 f"--run-dir {path}: a run is there already; go on with it (--resume {path}), or name another."

@@ -26,6 +26,7 @@ from proxmo_rllib.cli.session import (
     start_ray,
 )
 from proxmo_rllib.cli.settings import ExampleError, apply_settings, run_file, split_settings
+from proxmo_rllib.machine.folders import make_folder
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -54,13 +55,14 @@ def main(argv: list[str]) -> int:
         check_address(arguments.address)
         from proxmo_rllib.imitation import WarmStart
 
+        make_folder(arguments.output.absolute().parent, "the policy's folder", "name another --output")
         warm_start = getattr(run_file(arguments.script), "warm_start", None)
         if not isinstance(warm_start, WarmStart):
             raise ExampleError(f"{arguments.script}: it must define `warm_start`, a proxmo_rllib.imitation.WarmStart.")
         apply_settings(warm_start.config, arguments.settings)
         request = requested(warm_start.config.copy(copy_frozen=False).policy(pretrained="made-here"))
         check_machine(request, arguments.address)
-    except (ExampleError, ValueError, FileNotFoundError, ConnectionError) as error:
+    except (ExampleError, ValueError, OSError) as error:
         print(f"proxmo warm-start: {error}", file=sys.stderr)
         return 1
     scratch = Path(tempfile.mkdtemp(prefix="proxmo-warm-start-"))
