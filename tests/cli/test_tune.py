@@ -81,13 +81,13 @@ def test_a_searched_setting_can_be_fixed(sweep: Example, setting: str, value: ob
     sweep.config.training(lr=tune.loguniform(1e-5, 1e-3))
     apply_settings(sweep.config, split_settings([setting]))
     assert getattr(sweep.config, setting.partition("=")[0]) == value
-    with pytest.raises(ValueError, match="psc_alpha.*number"):
+    with pytest.raises(ValueError, match=r"psc_alpha.*number"):
         apply_settings(sweep.config.training(psc_alpha=tune.grid_search([1.0])), {"psc_alpha": "much"})
 
 
 def test_the_last_of_a_grid_is_checked_before_anything_starts(sweep: Example):
     sweep.config.training(psc_beta=tune.grid_search([0.0, 0.1, -1.0]))
-    with pytest.raises(ValueError, match="psc_beta=-1.0"):
+    with pytest.raises(ValueError, match=r"psc_beta=-1\.0"):
         check_trials(sweep)
 
 
@@ -125,7 +125,7 @@ class Played(ProxMO):
     """A run whose iterations and panels are only counted."""
 
     def __init__(self) -> None:
-        self.config = ProxMOConfig().evaluation(panel=Panel("p", "env", {}, ("a",)), evaluation_interval=10)
+        self.config = ProxMOConfig().evaluation(panel=Panel("p", "1", "env", {}, ("a",)), evaluation_interval=10)
         self._iteration = 0
         self._started = time.monotonic()
         self.panels: list[int] = []
