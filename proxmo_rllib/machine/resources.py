@@ -118,15 +118,15 @@ def ray_for_script(request: PlacementGroupFactory) -> None:
         FolderError: Ray's folder cannot be used.
     """
     import ray
+    from ray._private.services import canonicalize_bootstrap_address
 
     if not ray.is_initialized():
-        try:
-            ray.init(address="auto")  # RAY_ADDRESS, or the cluster that `ray start` started here
-        except ConnectionError:
-            if os.environ.get("RAY_ADDRESS", "local") != "local":
-                raise
+        # As `ray.init()` has it: RAY_ADDRESS, or what `ray start` left here. "auto" would also join what somebody else
+        # runs on this machine.
+        if canonicalize_bootstrap_address(None) is None:
             start_on_this_machine(request.bundles)
             return
+        ray.init()
     check_in_cluster(request, in_trial=False)
 
 

@@ -232,3 +232,10 @@ def test_the_doctor_refuses_an_environment_that_is_not_there(words, capsys):
         main(["doctor", *words])
     assert ended.value.code == 2
     assert "--env" in capsys.readouterr().err
+
+
+def test_a_temporary_folder_whose_path_is_too_long_for_sockets_is_found():
+    found = checks.check_sockets({"TMPDIR": "/tmp/" + "x" * 80})
+    assert found.grade is Grade.FAIL
+    assert "85 bytes" in found.finding
+    assert checks.check_sockets({}).grade is Grade.OK

@@ -107,3 +107,53 @@ def test_a_script_whose_sweep_can_never_start_ends_within_a_minute():
     assert "ray.init(num_cpus=...)" in ended.stderr
     # A minute for the request; the rest is Python's and Ray's own start beside other work.
     assert time.monotonic() - started < resources.JOIN_S + 60
+
+
+def test_a_script_starts_a_ray_of_its_own_with_as_many_cpus_as_it_reserves(two_cores, monkeypatch):
+    started = {}
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray._private.services.canonicalize_bootstrap_address", lambda address: None)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **options: started.update(options))
+    resources.ray_for_script(PlacementGroupFactory([*RUN, {"CPU": 0.5}]))
+    assert started["num_cpus"] == 3
+    assert started["address"] == "local"
+    started.clear()
+    with pytest.raises(ResourcesError, match="9 GPU"):
+        resources.ray_for_script(PlacementGroupFactory([*RUN, {"GPU": 9}]))
+    assert not started
+
+
+def test_a_script_joins_the_cluster_that_is_named_and_asks_it(monkeypatch):
+    asked = []
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **options: asked.append(options))
+    monkeypatch.setattr(resources, "check_in_cluster", lambda request, in_trial: asked.append(in_trial))
+    resources.ray_for_script(PlacementGroupFactory(RUN))
+    assert asked == [{}, False]
+
+
+def test_a_cluster_that_may_grow_is_waited_for_with_a_warning(monkeypatch, caplog):
+    node = {"Alive": True, "Resources": {"CPU": 1.0}}
+    monkeypatch.setattr(ray, "nodes", lambda: [node])
+    monkeypatch.setattr(resources, "_may_grow", lambda: True)
+    check_in_cluster(PlacementGroupFactory(RUN), in_trial=True)
+    assert "all nodes together have 1 CPU; it waits for the cluster to grow" in caplog.text
+
+
+def test_nodes_may_join_late_and_a_process_needs_one_node(monkeypatch):
+    nodes = [{"Alive": True, "Resources": {"CPU": 1.0}}]
+
+    def join(seconds):
+        nodes.append({"Alive": True, "Resources": {"CPU": 1.0}})
+
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(resources, "_may_grow", lambda: False)
+    monkeypatch.setattr(resources.time, "sleep", join)
+    check_in_cluster(PlacementGroupFactory(RUN), in_trial=True, wait_s=60)
+    assert len(nodes) == 2
+    with pytest.raises(ResourcesError, match="no node has the 2 CPU that have to be on one"):
+        check_in_cluster(PlacementGroupFactory([{"CPU": 2}]), in_trial=True, wait_s=0)
+    with pytest.raises(ResourcesError, match="no node has the 2 CPU that have to be on one"):
+        check_in_cluster(PlacementGroupFactory(RUN, strategy="STRICT_PACK"), in_trial=True, wait_s=0)
