@@ -45,6 +45,7 @@ from proxmo_rllib.inference.pool import InferencePool
 from proxmo_rllib.inference.weights import serialise
 from proxmo_rllib.learner.training_data import GroupedTrainingData
 from proxmo_rllib.machine.folders import make_folder
+from proxmo_rllib.machine.processors import limit_threads
 from proxmo_rllib.machine.resources import check_in_cluster, ray_for_script
 from proxmo_rllib.policies.loading import resolve_pretrained, save_policy
 from proxmo_rllib.rollouts import TaskSampler
@@ -97,6 +98,7 @@ class ProxMO(Algorithm):
         if not (ray.is_initialized() and get_current_placement_group()):  # Tune has reserved a trial's resources
             # Not by the thread below, as it would be otherwise: Ray's processes end with the thread.
             ray_for_script(self.resource_request(self.config))
+        limit_threads()  # of a learner in this process
         with ThreadPoolExecutor(max_workers=1) as background:
             pool = background.submit(self._start_engines)
             try:

@@ -41,6 +41,17 @@ def available_cores() -> int:
     return cores
 
 
+def limit_threads() -> None:
+    """torch's threads in this process: no more than the cores that it may use.
+
+    torch counts the machine's cores and knows nothing of a container's quota: threads beyond it wait for each other.
+    Ray limits those of its actors by what they reserve; an engine has its own (`num_cpus_per_engine`).
+    """
+    import torch
+
+    torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
+
+
 def load_text() -> str:
     """How busy the machine of this process is, in words: "3.1 processes want its 2 cores"."""
     wanting, cores = os.getloadavg()[0], available_cores()

@@ -142,6 +142,8 @@ def check_in_cluster(request: PlacementGroupFactory, *, in_trial: bool, wait_s: 
         ResourcesError: it cannot; says what is asked for, what is there, and the remedy.
     """
     bundles = request.bundles if in_trial else request.bundles[1:]
+    if not in_trial:
+        _check_own_gpus(request.bundles[0].get("GPU", 0.0))
     deadline = time.monotonic() + wait_s
     said = False
     while (missing := _missing(bundles, request.strategy)) is not None:
@@ -158,6 +160,17 @@ def check_in_cluster(request: PlacementGroupFactory, *, in_trial: bool, wait_s: 
             logger.warning("%s; waiting %.0f s for nodes to join.", asked, wait_s)
             said = True
         time.sleep(1.0)
+
+
+def _check_own_gpus(asked: float) -> None:
+    """Whether this process, which is none of the cluster's, has the GPUs of a learner that is in it."""
+    import torch
+
+    if asked > (there := torch.cuda.device_count()):
+        raise ResourcesError(
+            f"The run's own process asks for {asked:g} GPU, for the learner in it, and its machine has {there}. Set "
+            ".learners(num_learners=1) for a learner on a node of the cluster that has one, or num_gpus_per_learner=0."
+        )
 
 
 def _missing(bundles: Sequence[Amounts], strategy: str) -> str | None:

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from proxmo_rllib.machine.processors import load_text, share_processors
+from proxmo_rllib.machine.processors import limit_threads, load_text, share_processors
 
 NAMES = ("RAY_worker_niceness", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")
 
@@ -35,6 +35,22 @@ def test_the_load_is_said_in_words(monkeypatch):
     assert load_text() == "4.2 processes want its 2 cores, more than there are: each waits for its turn"
     monkeypatch.setattr(os, "getloadavg", lambda: (1.0, 0, 0))
     assert load_text() == "1.0 processes want its 2 cores"
+
+
+def test_the_learners_threads_keep_to_a_containers_quota_and_to_what_the_user_said(monkeypatch):
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(8)
+        monkeypatch.setattr("proxmo_rllib.machine.processors.available_cores", lambda: 2)
+        limit_threads()
+        assert torch.get_num_threads() == 2
+        torch.set_num_threads(1)
+        limit_threads()
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.slow

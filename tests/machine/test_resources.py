@@ -142,6 +142,14 @@ def test_a_cluster_that_may_grow_is_waited_for_with_a_warning(monkeypatch, caplo
     assert "all nodes together have 1 CPU; it waits for the cluster to grow" in caplog.text
 
 
+def test_a_learner_in_the_scripts_own_process_needs_a_gpu_there_whatever_the_cluster_has(two_cores, monkeypatch):
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 8.0, "GPU": 8.0}}])
+    request = PlacementGroupFactory([{"CPU": 1, "GPU": 1}, *RUN[1:]])
+    with pytest.raises(ResourcesError, match=r"asks for 1 GPU.*its machine has 0.*num_learners=1"):
+        check_in_cluster(request, in_trial=False)
+    check_in_cluster(request, in_trial=True)
+
+
 def test_nodes_may_join_late_and_a_process_needs_one_node(monkeypatch):
     nodes = [{"Alive": True, "Resources": {"CPU": 1.0}}]
 
