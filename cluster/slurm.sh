@@ -34,6 +34,7 @@ gpus=${SLURM_GPUS_ON_NODE:-0}
 export RAY_AUTH_MODE=token
 RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
 export RAY_AUTH_TOKEN
+export RAY_worker_niceness=0  # on a node that is shared, Ray's own 15 leaves the run to starve
 export RAY_TMPDIR=${SLURM_TMPDIR:-/tmp}/ray-$SLURM_JOB_ID  # sockets need a short path
 
 srun --nodes=1 --ntasks=1 --nodelist="$head" \

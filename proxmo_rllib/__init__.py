@@ -6,7 +6,10 @@ that needs no Ray (`proxmo_rllib.advantages`).
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
+
+from proxmo_rllib.machine.processors import share_processors
 
 if TYPE_CHECKING:
     from proxmo_rllib.algorithm import ProxMO
@@ -15,6 +18,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["ProxMO", "ProxMOConfig", "StopCriteria", "__version__"]
+
+# Here, since Ray, torch and this package's own processes read them before anything else of it runs.
+share_processors(os.environ)
 
 
 def __getattr__(name: str) -> Any:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
     ENV_RUNNER_SAMPLING_TIMER,
+    EVALUATION_RESULTS,
     LEARNER_RESULTS,
     LEARNER_UPDATE_TIMER,
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
@@ -33,6 +35,7 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 from ray.tune import PlacementGroupFactory
+from ray.util.placement_group import get_current_placement_group
 
 from proxmo_rllib import activity, quiet
 from proxmo_rllib.config import ProxMOConfig
@@ -42,6 +45,9 @@ from proxmo_rllib.inference.pool import InferencePool
 from proxmo_rllib.inference.weights import serialise
 from proxmo_rllib.learner.agreement import ProbeScores, WeightTransferError, check_transfer
 from proxmo_rllib.learner.training_data import GroupedTrainingData
+from proxmo_rllib.machine.folders import make_folder
+from proxmo_rllib.machine.processors import limit_threads
+from proxmo_rllib.machine.resources import check_in_cluster, ray_for_script
 from proxmo_rllib.metrics_logger import LoggedMetrics
 from proxmo_rllib.model_checks import check_model
 from proxmo_rllib.policies.loading import resolve_pretrained, save_policy
@@ -68,6 +74,7 @@ class ProxMO(Algorithm):
     config: ProxMOConfig
     metrics: LoggedMetrics
     _pool: InferencePool | None = None
+    _newest_panel: Mapping[str, Any] = {"success_rate": math.nan}
 
     @classmethod
     @override(Algorithm)
@@ -81,7 +88,7 @@ class ProxMO(Algorithm):
         if self._storage or folder is None:
             super()._setup_logdir()
             return
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        make_folder(Path(folder), "the run's folder", "name another with .debugging(run_folder=...)")
         self._logdir = folder
 
     @override(Algorithm)
@@ -91,8 +98,10 @@ class ProxMO(Algorithm):
         self.metrics.time_each_iteration()
         check_model(self.config.pretrained or "", self.config.engine)
         self._probe_ids = check_first_prompt(self.config)
-        if not ray.is_initialized():
-            ray.init()  # not by the thread below, as it would be otherwise: Ray's processes end with the thread
+        if not (ray.is_initialized() and get_current_placement_group()):  # Tune has reserved a trial's resources
+            # Not by the thread below, as it would be otherwise: Ray's processes end with the thread.
+            ray_for_script(self.resource_request(self.config))
+        limit_threads()  # of a learner in this process
         with ThreadPoolExecutor(max_workers=1) as background:
             pool = background.submit(self._start_engines)
             try:
@@ -153,6 +162,17 @@ class ProxMO(Algorithm):
     def policy_version(self) -> int:
         """Optimizer steps behind the weights that the engines serve."""
         return self._policy_version
+
+    @override(Algorithm)
+    def step(self) -> dict[str, Any]:
+        """As RLlib's. In a trial of Tune each result has the newest panel, NaN before the first.
+
+        Tune compares trials by any result of theirs, and ends all of them over one that lacks the metric.
+        """
+        result: dict[str, Any] = super().step()
+        if self._storage and self.config.panel is not None:
+            self._newest_panel = result.setdefault(EVALUATION_RESULTS, self._newest_panel)
+        return result
 
     @override(Algorithm)
     def training_step(self) -> None:
@@ -418,7 +438,19 @@ class ProxMO(Algorithm):
     @classmethod
     @override(Algorithm)
     def default_resource_request(cls, config: Any) -> PlacementGroupFactory:
-        """As RLlib's, and the engines: without them a trial would wait for ever."""
+        """What Tune is to reserve for a trial.
+
+        Raises:
+            ResourcesError: the cluster that runs can never carry it; Tune would leave it pending without a word.
+        """
+        request = cls.resource_request(config)
+        if ray.is_initialized():
+            check_in_cluster(request, in_trial=True)
+        return request
+
+    @classmethod
+    def resource_request(cls, config: Any) -> PlacementGroupFactory:
+        """As RLlib's, and the engines: without them a trial would wait for ever. The first is the algorithm's own."""
         resolved = config if isinstance(config, ProxMOConfig) else cls.get_default_config().update_from_dict(config)
         request = super().default_resource_request(config)
         engines = InferencePool.resource_bundles(cls.engine_config(resolved), resolved.num_engines)

@@ -64,7 +64,7 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
         # inference()
         self.engine = "vllm"
         self.num_engines = 1
-        self.num_cpus_per_engine: float = 1
+        self.num_cpus_per_engine: float = 0.5
         self.num_gpus_per_engine: float = 0
         self.max_model_len = 1024
         self.max_num_seqs = 64
@@ -118,6 +118,7 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
         self.grad_clip = 1.0
         self.num_epochs = 1
         self.num_env_runners = 1
+        self.num_cpus_per_env_runner = 0.5  # with an engine and the learner, two cores carry a run
         self.seed = 0
         self.create_local_env_runner = False
         # A slow environment is not an error; RLlib throws late results away.
@@ -189,7 +190,8 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
         Args:
             engine: "vllm", or "transformers" on machines without vLLM (slower).
             num_engines: Ray actors, each with a whole copy of the model.
-            num_cpus_per_engine: cores, also the engine's threads on CPU.
+            num_cpus_per_engine: what Ray reserves, and the engine's threads on a CPU, at least one. Engine and learner
+                take turns, so half a core does on a small machine; raise it where an engine has cores of its own.
             num_gpus_per_engine: GPUs of each engine.
             max_model_len: tokens of prompt and response at most; an episode that would outgrow it is truncated.
             max_num_seqs: sequences an engine decodes at once.

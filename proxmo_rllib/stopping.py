@@ -56,12 +56,3 @@ class StopCriteria:
         if self.minutes is not None:
             left.append(self.minutes - minutes)
         return max(0.0, min(left)) if left else None
-
-    def as_tune(self) -> dict[str, float]:
-        """The criteria as Ray Tune's `stop` reads them: keys of a result, and what ends the trial."""
-        keys = {
-            "training_iteration": self.iterations,
-            "evaluation/success_rate": self.success_rate,
-            "time_total_s": None if self.minutes is None else 60 * self.minutes,
-        }
-        return {key: value for key, value in keys.items() if value is not None}

@@ -31,12 +31,6 @@ def test_the_time_left_is_that_of_the_nearest_criterion():
     assert stop.minutes_left(4, 31.0, 2.0) == 0.0
 
 
-def test_tune_stops_by_the_same_criteria():
-    stop = StopCriteria(iterations=3, success_rate=0.5, minutes=2)
-    assert stop.as_tune() == {"training_iteration": 3, "evaluation/success_rate": 0.5, "time_total_s": 120}
-    assert StopCriteria().as_tune() == {}
-
-
 @pytest.mark.parametrize(
     "wrong",
     [{"iterations": 0}, {"iterations": 1.5}, {"iterations": True}, {"success_rate": 90}, {"minutes": 0}],

@@ -27,7 +27,7 @@ config = (
     .environment(ENV_ID, env_config=ROOM)
     .policy(pretrained="asset:alfworld-tiny")
     .env_runners(num_env_runners=1, num_cpus_per_env_runner=0.5, max_turns=20)
-    .inference(max_model_len=1024, num_cpus_per_engine=1)
+    .inference(max_model_len=1024)
     .training(
         num_groups=8,
         group_size=8,

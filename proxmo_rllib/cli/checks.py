@@ -21,12 +21,13 @@ from packaging.requirements import Requirement
 from proxmo_rllib.cli.machine import (
     COMPANIONS,
     Imports,
-    available_cores,
     available_memory,
     installed_version,
     probe_imports,
     processor_flags,
 )
+from proxmo_rllib.machine.folders import FolderError, check_ray_folder
+from proxmo_rllib.machine.processors import available_cores
 
 DISTRIBUTION = "proxmo_rllib"
 GIB = 1 << 30
@@ -184,6 +185,15 @@ def check_disk(name: str, folder: Path, what_for: str) -> Finding:
     return Finding(name, Grade.OK, shown)
 
 
+def check_sockets(environment: Mapping[str, str]) -> Finding:
+    """Ray's and vLLM's sockets lie in the temporary folder, and their paths may not be long."""
+    try:
+        check_ray_folder(environment)
+    except FolderError as error:
+        return Finding("sockets", Grade.FAIL, str(error), "set TMPDIR and RAY_TMPDIR to a short path, such as /tmp")
+    return Finding("sockets", Grade.OK, "the temporary folder can be written to, and its path is short enough")
+
+
 def check_shared_memory(folder: Path = Path("/dev/shm")) -> Finding:
     """Ray keeps its objects there, and weights travel through it."""
     if not folder.is_dir():
@@ -280,6 +290,7 @@ def examine(folder: Path, environment: Mapping[str, str] = os.environ) -> list[F
         check_memory(available_memory()),
         check_disk("disk", folder, "runs and checkpoints"),
         check_disk("temporary folder", temporary, "Ray"),
+        check_sockets(environment),
         check_shared_memory(),
         check_ray_address(environment),
         *check_alfworld(environment),

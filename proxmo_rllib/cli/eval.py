@@ -25,13 +25,14 @@ from rich.table import Table
 from proxmo_rllib.cli.examples import list_examples
 from proxmo_rllib.cli.session import (
     check_address,
-    describe_resources,
+    check_machine,
+    engines_only,
     prepare_environment,
     quiet_terminal,
-    requested,
     start_ray,
 )
 from proxmo_rllib.cli.settings import ExampleError, apply_settings, load_example, split_settings
+from proxmo_rllib.machine.folders import make_folder
 
 if TYPE_CHECKING:
     from proxmo_rllib.config import ProxMOConfig
@@ -81,6 +82,8 @@ def main(argv: list[str]) -> int:
     try:
         if not arguments.agent:
             check_address(arguments.address)
+        if arguments.output:
+            make_folder(arguments.output.absolute().parent, "the results' folder", "name another --output")
         config = _config(arguments)
         panel: Any = config.panel
         if arguments.agent:
@@ -89,7 +92,7 @@ def main(argv: list[str]) -> int:
             result = play_panel_with_script(config, panel, arguments.agent, config.panel_repeats)
         else:
             result = _play_policy(config, arguments.address)
-    except (ExampleError, ValueError, FileNotFoundError, ConnectionError) as error:
+    except (ExampleError, ValueError, OSError) as error:
         print(f"proxmo eval: {error}", file=sys.stderr)
         return 1
     Console().print(as_table(result), highlight=False)
@@ -140,18 +143,20 @@ def _play_policy(config: ProxMOConfig, address: str | None) -> PanelResult:
     from proxmo_rllib.cli.preflight import validate
     from proxmo_rllib.evaluation import panel_assignments, summarise
     from proxmo_rllib.inference.pool import InferencePool
+    from proxmo_rllib.machine.resources import describe
     from proxmo_rllib.rollouts import TextEnvRunner
 
     validate(config)
+    request = engines_only(config)
+    check_machine(request, address)
     panel = config.panel
     assert panel is not None
     log = Path(tempfile.mkdtemp(prefix="proxmo-eval-")) / "log.txt"
     with quiet_terminal(log) as console:
         import ray
 
-        needs = requested(config)
-        where = start_ray(address, needs.get("CPU", 1.0))
-        console.print(f"on {where}, up to {describe_resources(needs)}; log: {log}", markup=False)
+        where = start_ray(address, request)
+        console.print(f"on {where}, reserving {describe(request.required_resources)}; log: {log}", markup=False)
         try:
             with console.status(f"starting {config.num_engines} x {config.engine}"):
                 pool = InferencePool(

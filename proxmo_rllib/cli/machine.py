@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -69,17 +68,6 @@ def processor_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
         if line.startswith("flags"):
             return frozenset(line.partition(":")[2].split())
     return frozenset()
-
-
-def available_cores() -> int:
-    """The cores that this process may use: affinity, and the quota of its control group."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota_file = Path("/sys/fs/cgroup/cpu.max")
-    if quota_file.is_file():
-        quota, _, period = quota_file.read_text().strip().partition(" ")
-        if quota.isdigit() and period.isdigit():
-            cores = max(1, min(cores, int(quota) // int(period)))
-    return cores
 
 
 def available_memory() -> int:

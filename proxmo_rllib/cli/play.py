@@ -125,7 +125,7 @@ def main(argv: list[str]) -> int:
     try:
         config = _config(arguments)
         return _play(arguments, config, console)
-    except (ExampleError, ValueError, FileNotFoundError) as error:
+    except (ExampleError, ValueError, OSError) as error:
         print(f"proxmo play: {error}", file=sys.stderr)
         return 1
     except (Quit, KeyboardInterrupt):

@@ -9,12 +9,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from proxmo_rllib.cli.session import describe_resources
+from proxmo_rllib.cli.session import check_machine, cluster_address, requested, start_ray
 
 if TYPE_CHECKING:
     from proxmo_rllib.config import ProxMOConfig
 
-OK, NOT_CHECKED = "ok", "not checked"
+OK, NOT_CHECKED, REFUSED = "ok", "not checked", "refused"
+_COLOURS = {OK: "green", NOT_CHECKED: "yellow", REFUSED: "bold red"}
 _EXCERPT = 1200
 
 
@@ -56,7 +57,6 @@ def dry_run(config: ProxMOConfig, policy_exists: bool = True) -> tuple[list[Chec
         ValueError: naming the setting, its value and the remedy.
         FileNotFoundError: data that the environment needs is not there.
     """
-    from proxmo_rllib.algorithm import ProxMO
     from proxmo_rllib.rollouts.environments import begin, check_first_prompt, env_name, make_text_env, split_tasks
 
     config.validate()
@@ -86,11 +86,6 @@ def dry_run(config: ProxMOConfig, policy_exists: bool = True) -> tuple[list[Chec
     else:
         checks.append(Check("first prompt", NOT_CHECKED, f"{words}; the warm start makes the tokenizer"))
     checks.append(_check_model(config, policy_exists))
-    bundles = ProxMO.default_resource_request(config).bundles
-    total = {name: sum(bundle.get(name, 0) for bundle in bundles) for bundle in bundles for name in bundle}
-    used = [describe_resources({k: v for k, v in bundle.items() if v}) for bundle in bundles]
-    shown = " + ".join(f"{used.count(text)} x ({text})" for text in dict.fromkeys(used))
-    checks.append(Check("resources", OK, f"{describe_resources({k: v for k, v in total.items() if v})}: {shown}"))
     return checks, message
 
 
@@ -124,6 +119,35 @@ def _check_chat(config: ProxMOConfig) -> list[Check]:
     return checks
 
 
+def check_resources(config: ProxMOConfig, address: str | None, in_trial: bool = False) -> Check:
+    """Whether the run would be refused: by this machine, or by a cluster, which is asked.
+
+    Args:
+        config: of the run.
+        address: of a cluster; None for RAY_ADDRESS, or this machine.
+        in_trial: whether it is a trial of Ray Tune.
+
+    Raises:
+        ConnectionError: no cluster answers there.
+    """
+    from proxmo_rllib.machine.folders import FolderError
+    from proxmo_rllib.machine.resources import ResourcesError, describe_bundles
+
+    request = requested(config)
+    try:
+        where = "this machine"
+        if cluster_address(address) is None:
+            check_machine(request, address)
+        else:
+            import ray
+
+            where = start_ray(address, request, in_trials=in_trial)
+            ray.shutdown()
+    except (ResourcesError, FolderError) as error:
+        return Check("resources", REFUSED, str(error))
+    return Check("resources", OK, f"on {where}, {describe_bundles(request.bundles)}")
+
+
 def _check_panel(config: ProxMOConfig) -> Check:
     from proxmo_rllib.rollouts.environments import begin, make_text_env
 
@@ -143,8 +167,7 @@ def print_dry_run(console: Console, checks: list[Check], prompt: str) -> None:
     for _ in range(3):
         table.add_column(overflow="fold")
     for check in checks:
-        colour = "green" if check.status == OK else "yellow"
-        table.add_row(check.what, f"[{colour}]{check.status}[/]", escape(check.found))
+        table.add_row(check.what, f"[{_COLOURS[check.status]}]{check.status}[/]", escape(check.found))
     console.print(table)
     console.print("\nthe first prompt's last message:", style="bold")
     shown = prompt if len(prompt) <= _EXCERPT else f"{prompt[:_EXCERPT]}\n... ({len(prompt)} characters)"

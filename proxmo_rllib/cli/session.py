@@ -19,6 +19,8 @@ from rich.console import Console, ConsoleDimensions
 from proxmo_rllib.cli.examples import runtime_env
 
 if TYPE_CHECKING:
+    from ray.tune import PlacementGroupFactory
+
     from proxmo_rllib.config import ProxMOConfig
 
 _ANSWER_S = 5.0
@@ -47,12 +49,21 @@ def prepare_environment(environment: MutableMapping[str, str], home: Path, addre
     find_token(environment, home)
 
 
-def start_ray(address: str | None, num_cpus: float, log_to_driver: bool = True) -> str:
-    """Connects to the cluster that is there, or starts one on this machine.
+def cluster_address(address: str | None) -> str | None:
+    """The cluster that a run goes to: the one that was said, else RAY_ADDRESS; None for one of its own, here."""
+    said = address or os.environ.get("RAY_ADDRESS")
+    return None if said == "local" else said or None
+
+
+def start_ray(
+    address: str | None, request: PlacementGroupFactory, *, in_trials: bool = False, log_to_driver: bool = True
+) -> str:
+    """Connects to the cluster that is there, or starts one on this machine, and makes sure that it can carry the run.
 
     Args:
         address: of a cluster that answers (`check_address`); None for RAY_ADDRESS, or a cluster of one's own.
-        num_cpus: what the run reserves. Ray's CPUs are bookkeeping, so a small machine may offer more than it has.
+        request: what the run reserves, its own process first.
+        in_trials: whether that process is a trial of Ray Tune, and not this one.
         log_to_driver: whether the other processes' output comes out of this one.
 
     Returns:
@@ -60,20 +71,16 @@ def start_ray(address: str | None, num_cpus: float, log_to_driver: bool = True) 
 
     Raises:
         ConnectionError: what answers there is no Ray cluster that takes us.
+        ResourcesError: it never has what the run reserves.
+        FolderError: Ray's folder on this machine cannot be used.
     """
     import ray
 
-    address = address or os.environ.get("RAY_ADDRESS")
+    from proxmo_rllib.machine.resources import check_in_cluster, start_on_this_machine
+
+    address = cluster_address(address)
     if address is None:
-        cores = len(os.sched_getaffinity(0))
-        ray.init(
-            num_cpus=max(cores, -int(-num_cpus // 1)),
-            include_dashboard=False,
-            logging_level=logging.WARNING,
-            log_to_driver=log_to_driver,
-            # A cluster that someone else runs on this machine is not ours to join.
-            address="local",
-        )
+        start_on_this_machine(request.bundles, log_to_driver)
         return "this machine"
     try:
         ray.init(
@@ -85,6 +92,11 @@ def start_ray(address: str | None, num_cpus: float, log_to_driver: bool = True) 
     except (ConnectionError, RuntimeError, ValueError) as error:
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConnectionError(_no_cluster(address, first)) from error
+    try:
+        check_in_cluster(request, in_trial=in_trials)
+    except ValueError:
+        ray.shutdown()
+        raise
     return f"the cluster at {address}"
 
 
@@ -118,13 +130,39 @@ def _no_cluster(address: str, reason: str) -> str:
     )
 
 
-def requested(config: ProxMOConfig) -> dict[str, float]:
-    """The resources that a run reserves: of the algorithm, its runners, learners and engines."""
-    total: dict[str, float] = {}
-    for bundle in config.algo_class.default_resource_request(config).bundles:
-        for name, amount in bundle.items():
-            total[name] = total.get(name, 0.0) + amount
-    return {name: amount for name, amount in total.items() if amount}
+def requested(config: ProxMOConfig) -> PlacementGroupFactory:
+    """What a run reserves: of the algorithm, its runners, learners and engines."""
+    return config.algo_class.resource_request(config)
+
+
+def engines_only(config: ProxMOConfig) -> PlacementGroupFactory:
+    """What engines without a learner reserve; the episodes are played in this process."""
+    from ray.tune import PlacementGroupFactory
+
+    from proxmo_rllib.algorithm import ProxMO
+    from proxmo_rllib.inference.pool import InferencePool
+
+    engines = InferencePool.resource_bundles(ProxMO.engine_config(config), config.num_engines)
+    return PlacementGroupFactory([{"CPU": 1.0}, *engines], strategy=config.placement_strategy)
+
+
+def check_machine(request: PlacementGroupFactory, address: str | None) -> None:
+    """Before anything starts: whether this machine can carry a run, where it has to.
+
+    Args:
+        request: what the run reserves.
+        address: of a cluster; None for RAY_ADDRESS, or no cluster. A cluster is asked when the run connects to it.
+
+    Raises:
+        ResourcesError: it cannot.
+        FolderError: Ray's folder cannot be used.
+    """
+    from proxmo_rllib.machine.folders import check_ray_folder
+    from proxmo_rllib.machine.resources import check_on_this_machine
+
+    if cluster_address(address) is None:
+        check_on_this_machine(request.bundles)
+        check_ray_folder(os.environ)
 
 
 @contextlib.contextmanager
@@ -204,8 +242,3 @@ def _route_logging(file: TextIO, console: Console) -> list[tuple[logging.Logger,
     for logger, handler in handlers:
         logger.addHandler(handler)
     return handlers
-
-
-def describe_resources(amounts: dict[str, float]) -> str:
-    """Resources in words: "3.5 CPU, 2 GPU"."""
-    return ", ".join(f"{amount:g} {name}" for name, amount in sorted(amounts.items()))

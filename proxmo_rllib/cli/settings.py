@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from proxmo_rllib.cli.examples import find_example, list_examples, make_importable
+from proxmo_rllib.cli.search_spaces import example_value, is_space
 from proxmo_rllib.stopping import StopCriteria
 
 if TYPE_CHECKING:
@@ -149,11 +150,13 @@ def parse_value(key: str, text: str, present: Any) -> Any:
         key: for the error.
         text: as on the command line.
         present: the value that it replaces. With None, or within a dictionary without that entry, the text is read as
-            JSON, and as a plain string where it is none.
+            JSON, and as a plain string where it is none. With a search space, the value is of its values' type.
 
     Raises:
         ValueError: it is no value of that type.
     """
+    if is_space(present):
+        present = example_value(present)
     if isinstance(present, str):
         return text
     if text.lower() in _NONE:
@@ -215,6 +218,8 @@ def _literal(text: str) -> Any:
 
 def _with_entry(key: str, present: Any, path: Sequence[str], text: str) -> dict[str, Any]:
     """A copy of a dictionary with one entry changed, in the dictionaries within it if the path is longer."""
+    if is_space(present):
+        raise ValueError(f"{key}={text!r}: {key.rsplit('.', 1)[0]} is searched; fix it as a whole.")
     if not isinstance(present, Mapping):
         raise ValueError(f"{key}={text!r}: {key.rsplit('.', 1)[0]} is no dictionary, now {present!r}.")
     first, *rest = path

@@ -15,10 +15,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import re
 import shlex
 import sys
 import time
 from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +33,8 @@ DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 RUNS = "PROXMO_RUNS"  # where `proxmo train` makes its run folders
 NO_AGENT = "No available agent"  # what the job server answers until its agent runs
 AGENT_POLL_S = 3.0
+AGENT_LOG = "dashboard_agent.log"
+ANSWER_S = 10.0
 # Not sent to the cluster: Ray refuses a working directory over 500 MiB. Patterns are those of .gitignore.
 EXCLUDES = (".git", ".venv*", "__pycache__", ".*_cache", "/build", "/dist", "/docs", "/runs", "/tests", "/wandb")
 
@@ -128,17 +132,59 @@ def submit_when_ready(client: JobSubmissionClient, wait_s: float, **job: Any) ->
         The job's id.
 
     Raises:
-        RuntimeError: the cluster refuses the job, or has no agent after `wait_s`.
+        RuntimeError: the cluster refuses the job, its agent broke, or it has none after `wait_s`; with Ray's reason.
     """
     deadline = time.monotonic() + wait_s
     while True:
         try:
             return client.submit_job(**job)
         except RuntimeError as error:
-            if NO_AGENT not in str(error) or time.monotonic() > deadline:
+            if NO_AGENT not in str(error):
                 raise
-        print("the cluster is not ready for jobs yet", flush=True)
+            agent = ask_for_agent(client)
+            if agent.broke or time.monotonic() > deadline:
+                raise RuntimeError(f"the cluster takes no jobs: {agent.in_words()}") from error
+            print(f"the cluster is not ready for jobs yet: {agent.in_words()}", flush=True)
         time.sleep(AGENT_POLL_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """What is known of the process that starts jobs on a cluster's head.
+
+    Attributes:
+        log: its log's place.
+        broke: the error that it ended with, as its log has it; empty if none.
+    """
+
+    log: str
+    broke: str = ""
+
+    def in_words(self) -> str:
+        """For a person who waits for it."""
+        if not self.broke:
+            return f"its job agent does not answer; a port in use is the usual cause, its log has it: {self.log}"
+        remedy = ""
+        if "address already in use" in self.broke:
+            remedy = "; start the head with a free port: ray start --head --dashboard-agent-listen-port=PORT"
+        return f"its job agent broke: {self.broke}{remedy}; its log: {self.log}"
+
+
+def ask_for_agent(client: JobSubmissionClient) -> Agent:
+    """What the head's job agent does, from its log, where the head is this machine; else where the log is."""
+    try:
+        answer = client._do_request("GET", "/nodes?view=summary", timeout=ANSWER_S)
+        summary = answer.json()["data"]["summary"]
+        head = next(node["raylet"] for node in summary if node["raylet"].get("isHeadNode"))
+        log = Path(head["sessionDir"]) / "logs" / AGENT_LOG
+        host = head["nodeManagerAddress"]
+    except (OSError, RuntimeError, ValueError, KeyError, StopIteration):
+        # The dashboard itself is starting, or of another Ray: then where to look is all that can be said.
+        return Agent(f"/tmp/ray/session_latest/logs/{AGENT_LOG} on the head")
+    # The dashboard shows logs through the agent, which is what is missing.
+    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+    errors = re.findall(r"^\w*(?:Error|Exception): .+$", text, re.MULTILINE)
+    return Agent(f"{log} on {host}", errors[-1] if errors else "")
 
 
 async def follow(client: JobSubmissionClient, job_id: str) -> None:

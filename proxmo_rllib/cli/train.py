@@ -31,15 +31,17 @@ from rich.console import Console
 from proxmo_rllib import quiet
 from proxmo_rllib.cli.examples import list_examples
 from proxmo_rllib.cli.interruption import Interruption
+from proxmo_rllib.cli.search_spaces import search_spaces
 from proxmo_rllib.cli.session import (
     check_address,
-    describe_resources,
+    check_machine,
     prepare_environment,
     quiet_terminal,
     requested,
     start_ray,
 )
 from proxmo_rllib.cli.settings import Example, ExampleError, apply_settings, load_example, split_settings
+from proxmo_rllib.machine.folders import make_folder
 
 if TYPE_CHECKING:
     from proxmo_rllib.training_run.folder import RunFolder
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
 # In the place of a policy that a warm start will make.
 TO_BE_MADE = "to-be-made-by-the-warm-start"
 # Errors of a config, or of what it names: said in a line, without a traceback.
-_REFUSALS = (ExampleError, ValueError, FileNotFoundError, ConnectionError)
+REFUSALS = (ExampleError, ValueError, OSError)
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -96,22 +98,27 @@ def main(argv: list[str]) -> int:
         os.environ[quiet.VERBOSE] = "1"
     prepare_environment(os.environ, Path.home(), arguments.address)
     try:
-        if not arguments.dry_run:
-            check_address(arguments.address)
+        check_address(arguments.address)
         checkpoint, recorded = _resumed(arguments.resume)
         example = load_example(arguments.script)
         settings = recorded | arguments.settings
         apply_settings(example.config, settings)
+        if spaces := search_spaces(example.config):
+            raise ExampleError(
+                f"{example.path}: it searches {', '.join(spaces)}; say `proxmo tune {example.path}`, or fix each, such "
+                f"as {next(iter(spaces)).replace('/', '.')}=..."
+            )
         if example.warm_start is not None:
             example = replace(example, warm_start=example.warm_start.in_world_of(example.config))
         if arguments.iterations:
             example = replace(example, stop=replace(example.stop, iterations=arguments.iterations))
         policy_exists = find_policy(example)
         if arguments.dry_run:
-            return _dry_run(example, policy_exists)
+            return _dry_run(example, policy_exists, arguments.address)
         check_before_ray(example, policy_exists)
+        check_machine(requested(example.config), arguments.address)
         folder = _run_folder(arguments, example, settings)
-    except _REFUSALS as error:
+    except REFUSALS as error:
         print(f"proxmo train: {error}", file=sys.stderr)
         return 1
     with _terminal(arguments.verbose, folder.log) as console:
@@ -176,10 +183,11 @@ def _run_folder(arguments: argparse.Namespace, example: Example, settings: dict[
 
     if arguments.resume:
         folder = RunFolder.of(arguments.resume)
+        make_folder(folder.path, "gone on with", "copy the run to a folder that can")
     else:
         name = f"{example.path.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
         path = arguments.run_dir or Path(os.environ.get("PROXMO_RUNS", "runs")) / name
-        folder = RunFolder(path)
+        folder = RunFolder(make_folder(path, "the run's folder", "name another with --run-dir or PROXMO_RUNS"))
         if folder.has_run():
             raise ValueError(
                 f"--run-dir {path}: a run is there already; go on with it (--resume {path}), or name another."
@@ -190,12 +198,14 @@ def _run_folder(arguments: argparse.Namespace, example: Example, settings: dict[
     return folder
 
 
-def _dry_run(example: Example, policy_exists: bool) -> int:
-    from proxmo_rllib.cli.preflight import dry_run, print_dry_run
+def _dry_run(example: Example, policy_exists: bool, address: str | None) -> int:
+    """Shows what was found; 1 if the run would be refused."""
+    from proxmo_rllib.cli.preflight import REFUSED, check_resources, dry_run, print_dry_run
 
     checks, prompt = dry_run(example.config, policy_exists)
+    checks.append(check_resources(example.config, address))
     print_dry_run(Console(), checks, prompt)
-    return 0
+    return 1 if any(check.status == REFUSED for check in checks) else 0
 
 
 def _train(
@@ -209,15 +219,16 @@ def _train(
 ) -> Outcome:
     from proxmo_rllib.cli.live import make_view
     from proxmo_rllib.cli.preflight import validate
-    from proxmo_rllib.cli.warm_start import describe
+    from proxmo_rllib.cli.warm_start import describe as describe_cloning
+    from proxmo_rllib.machine.resources import describe
     from proxmo_rllib.training_run.loop import Observer, Run
 
     config = example.config.debugging(run_folder=str(folder.path))
     settings = folder.write_config(config)
     console.print(f"run folder: {folder.path}", markup=False)
-    needs = requested(config)
-    where = start_ray(arguments.address, needs.get("CPU", 1.0))
-    console.print(f"on {where}, reserving {describe_resources(needs)}", markup=False)
+    request = requested(config)
+    where = start_ray(arguments.address, request)
+    console.print(f"on {where}, reserving {describe(request.required_resources)}", markup=False)
     view = make_view(console, example.stop, folder.path.name)
     observers: list[Observer] = [view]
     with view, Interruption(view.status) as interruption, contextlib.ExitStack() as last:
@@ -231,7 +242,7 @@ def _train(
             )
             config.policy(
                 pretrained=example.warm_start.policy(
-                    watch=lambda progress: view.status(f"imitation: {describe(progress)}")
+                    watch=lambda progress: view.status(f"imitation: {describe_cloning(progress)}")
                 )
             )
             validate(config)
@@ -294,7 +305,7 @@ def brief(error: BaseException) -> str:
     cause: BaseException = getattr(error, "cause", None) or error
     lines = [line for line in str(cause).strip().splitlines() if line.strip()]
     text = lines[-1] if lines and "Traceback" in str(cause) else " ".join(lines)
-    return text if isinstance(cause, _REFUSALS) and text else f"{type(cause).__name__}: {text}"
+    return text if isinstance(cause, REFUSALS) and text else f"{type(cause).__name__}: {text}"
 
 
 def resume_command(script: Path, folder: Path) -> str:

@@ -2,18 +2,21 @@
 
     proxmo tune tuned_examples/alfworld_sweep.py
     proxmo tune tuned_examples/alfworld_sweep.py num_groups=4 --iterations 20 --address 10.0.0.1:6379
+    proxmo tune tuned_examples/alfworld_sweep.py psc_beta=0.1 --dry-run
 
 The file's config holds search spaces where it should vary (`psc_beta=tune.grid_search([0.0, 0.1])`); the file may also
-define `tune_config` and `run_config`. Trials run side by side where the cluster has room for them.
+define `tune_config` and `run_config`. Trials run side by side where the cluster has room for them; each ends as the
+file's `stop` says, with the panel played. `key=value` fixes a setting, a searched one too.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,14 +24,27 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from proxmo_rllib.cli.session import check_address, describe_resources, prepare_environment, requested, start_ray
+from proxmo_rllib.cli.search_spaces import search_spaces, variants
+from proxmo_rllib.cli.session import (
+    check_address,
+    check_machine,
+    prepare_environment,
+    quiet_terminal,
+    requested,
+    start_ray,
+)
 from proxmo_rllib.cli.settings import Example, ExampleError, apply_settings, load_example, split_settings
+from proxmo_rllib.cli.train import REFUSALS, brief
+from proxmo_rllib.machine.folders import make_folder
+from proxmo_rllib.machine.resources import describe
 
 if TYPE_CHECKING:
     from ray.tune import ResultGrid, Tuner
 
     from proxmo_rllib.config import ProxMOConfig
 
+# Trials whose settings are checked before anything starts; a search of many samples has more.
+CHECKED = 64
 _SHOWN = (
     ("iterations", "training_iteration", "{:.0f}"),
     ("success", "env_runners/success_rate", "{:.1%}"),
@@ -46,7 +62,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--iterations", type=int, help="stop each trial after so many (default: the file's `stop`)")
     parser.add_argument("--wandb", metavar="PROJECT", help="log the trials to Weights & Biases")
     parser.add_argument("--address", metavar="HOST:PORT", help="a Ray cluster (default: $RAY_ADDRESS, or this machine)")
+    parser.add_argument("--dry-run", action="store_true", help="check a trial, all but the weights, and start nothing")
     arguments = parser.parse_intermixed_args(argv)
+    if arguments.iterations is not None and arguments.iterations < 1:
+        parser.error(f"--iterations {arguments.iterations}: it is at least 1")
     try:
         arguments.settings = split_settings(arguments.settings)
     except ValueError as error:
@@ -65,95 +84,122 @@ def main(argv: list[str]) -> int:
         apply_settings(example.config, arguments.settings)
         if arguments.iterations:
             example = replace(example, stop=replace(example.stop, iterations=arguments.iterations))
-        from proxmo_rllib.cli.preflight import validate
-
-        one_trial = first_variant(example.config)
-        validate(one_trial)
-        needs = requested(one_trial)
-        where = start_ray(arguments.address, needs.get("CPU", 1.0), log_to_driver=False)
-    except (ExampleError, ValueError, FileNotFoundError, ConnectionError) as error:
+        one_trial = check_trials(example)
+        if arguments.dry_run:
+            return _dry_run(example, one_trial, arguments.address, console)
+        request = requested(one_trial)
+        check_machine(request, arguments.address)
+        runs = make_folder(runs_folder(), "the trials' folder", "set PROXMO_RUNS to one that can")
+        name = experiment_name(example)
+        log = runs / f"{name}.log"
+    except REFUSALS as error:
         print(f"proxmo tune: {error}", file=sys.stderr)
         return 1
-    import ray
+    from proxmo_rllib.cli.trial_lines import TrialLines
 
-    console.print(f"on {where}; a trial reserves {describe_resources(needs)}", markup=False)
-    try:
-        results = make_tuner(example, arguments.wandb).fit()
-    finally:
-        ray.shutdown()
-    console.print(as_table(results, searched(example.config)))
+    with quiet_terminal(log) as terminal:
+        try:
+            where = start_ray(arguments.address, request, in_trials=True)
+            terminal.print(
+                f"on {where}; a trial reserves {describe(request.required_resources)}; log: {log}", markup=False
+            )
+            lines = TrialLines(terminal, list(search_spaces(example.config)))
+            results = make_tuner(example, arguments.wandb, callbacks=[lines], name=name).fit()
+        except Exception as error:
+            logging.getLogger().exception("The search failed.")  # to the file; the terminal gets the short story
+            terminal.print(f"proxmo tune: {brief(error)}", style="bold red", markup=False)
+            terminal.print(f"the whole story: {log}", markup=False)
+            return 1
+        finally:
+            import ray
+
+            ray.shutdown()
+    console.print(as_table(results, [f"config/{name}" for name in search_spaces(example.config)]))
     console.print(f"trials: {results.experiment_path}", markup=False)
     return 1 if results.num_errors else 0
 
 
-def make_tuner(example: Example, wandb_project: str | None = None) -> Tuner:
+def check_trials(example: Example) -> ProxMOConfig:
+    """Finds what can be found wrong with a search before anything starts.
+
+    Returns:
+        The config of the first trial.
+
+    Raises:
+        ExampleError: there is nothing to search.
+        ValueError: a trial's setting is wrong, or the metric can never be there; names it.
+        FileNotFoundError: data that the environment needs is not there.
+    """
+    from proxmo_rllib.cli.preflight import validate
+
+    if not search_spaces(example.config):
+        raise ExampleError(
+            f"{example.path}: its config has no search space, such as psc_beta=tune.grid_search([0.0, 0.1]); "
+            f"for one run, say: proxmo train {example.path}"
+        )
+    metric = getattr(example.tune_config, "metric", None) or ""
+    if metric.startswith("evaluation/") and example.config.panel is None:
+        raise ValueError(f"metric={metric!r}: there is no panel to evaluate on; give .evaluation(panel=...).")
+    first, *others = variants(example.config, CHECKED)
+    validate(first)
+    for other in others:
+        other.validate()
+    return first
+
+
+def _dry_run(example: Example, one_trial: ProxMOConfig, address: str | None, console: Console) -> int:
+    """Shows what a trial's dry run finds; 1 if it would be refused."""
+    from proxmo_rllib.cli.preflight import OK, REFUSED, Check, check_resources, dry_run, print_dry_run
+
+    checks, prompt = dry_run(one_trial)
+    spaces = search_spaces(example.config)
+    checks.insert(0, Check("search", OK, ", ".join(f"{name}: {_in_words(space)}" for name, space in spaces.items())))
+    checks.append(check_resources(one_trial, address, in_trial=True))
+    print_dry_run(console, checks, prompt)
+    return 1 if any(check.status == REFUSED for check in checks) else 0
+
+
+def _in_words(space: Any) -> str:
+    return f"each of {space['grid_search']}" if isinstance(space, Mapping) else f"sampled ({space.domain_str})"
+
+
+def runs_folder() -> Path:
+    """Where trials are kept."""
+    return Path(os.environ.get("PROXMO_RUNS", "runs")).absolute()
+
+
+def experiment_name(example: Example) -> str:
+    """A new name for a search."""
+    return f"{example.path.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def make_tuner(
+    example: Example, wandb_project: str | None = None, callbacks: Sequence[Any] = (), name: str | None = None
+) -> Tuner:
     """The Tuner for a tuned example.
 
     Args:
         example: with search spaces in its config.
         wandb_project: log the trials there; offline where WANDB_MODE says so or there is no key.
+        callbacks: Tune's, besides.
+        name: of the folder of the trials, where the file does not say; a new one if None.
     """
     from ray import tune
 
-    from proxmo_rllib.algorithm import ProxMO
+    from proxmo_rllib.training_run.trial import trial_class
 
     run_config = example.run_config or tune.RunConfig(
-        name=f"{example.path.stem}-{time.strftime('%Y%m%d-%H%M%S')}",
-        storage_path=str(Path(os.environ.get("PROXMO_RUNS", "runs")).absolute()),
+        name=name or experiment_name(example),
+        storage_path=str(runs_folder()),
         checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=True),
     )
-    if run_config.stop is None:
-        run_config.stop = example.stop.as_tune() or None
+    run_config.callbacks = [*(run_config.callbacks or []), *callbacks]
     if wandb_project:
-        run_config.callbacks = [*(run_config.callbacks or []), wandb_callback(wandb_project)]
-    return tune.Tuner(ProxMO, param_space=example.config, tune_config=example.tune_config, run_config=run_config)
+        from proxmo_rllib.training_run.wandb_tune import TuneWandbCallback
 
-
-def wandb_callback(project: str) -> Any:
-    """Ray's W&B callback, offline where there is no key."""
-    import wandb
-
-    from proxmo_rllib.training_run.wandb_tune import TuneWandbCallback
-
-    if "WANDB_MODE" not in os.environ and not wandb.login(prompt=False, verify=False):
-        os.environ["WANDB_MODE"] = "offline"
-    return TuneWandbCallback(project=project)
-
-
-def searched(config: ProxMOConfig) -> list[str]:
-    """Settings that the config varies, as Tune's results name them: "config/psc_beta"."""
-    return list(_spaces(vars(config), "config/"))
-
-
-def _spaces(settings: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        if _is_space(value):
-            found[f"{prefix}{key}"] = value
-        elif isinstance(value, Mapping):
-            found |= _spaces(value, f"{prefix}{key}/")
-    return found
-
-
-def _is_space(value: Any) -> bool:
-    from ray.tune.search.sample import Domain
-
-    return isinstance(value, Domain) or (isinstance(value, Mapping) and set(value) == {"grid_search"})
-
-
-def first_variant(config: ProxMOConfig) -> ProxMOConfig:
-    """The config with one value in the place of each search space, to be checked before anything starts."""
-    one: ProxMOConfig = config.copy(copy_frozen=False)
-    for key, value in vars(config).items():
-        if _is_space(value) or (isinstance(value, Mapping) and _spaces(value, "")):
-            setattr(one, key, _first(value))
-    return one
-
-
-def _first(value: Any) -> Any:
-    if not _is_space(value):
-        return {key: _first(entry) for key, entry in value.items()} if isinstance(value, Mapping) else value
-    return value["grid_search"][0] if isinstance(value, Mapping) else value.sample()
+        run_config.callbacks.append(TuneWandbCallback(project=wandb_project))
+    trainable = trial_class(example.config.algo_class, example.stop)
+    return tune.Tuner(trainable, param_space=example.config, tune_config=example.tune_config, run_config=run_config)
 
 
 def as_table(results: ResultGrid, varied: list[str]) -> Table:
@@ -162,7 +208,7 @@ def as_table(results: ResultGrid, varied: list[str]) -> Table:
     table = Table(box=None, pad_edge=False)
     shown = [(title, key, form) for title, key, form in _SHOWN if key in frame]
     for title in ("trial", *(key.removeprefix("config/") for key in varied), *(title for title, _, _ in shown)):
-        table.add_column(title, justify="left" if title == "trial" else "right")
+        table.add_column(title, justify="left" if title == "trial" else "right", overflow="fold")
     for _, row in frame.iterrows():
         settings = [f"{row[key]}" if key in frame else "?" for key in varied]
         measured = ["-" if row[key] != row[key] else form.format(row[key]) for _, key, form in shown]

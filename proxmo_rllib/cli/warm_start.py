@@ -24,9 +24,17 @@ from rich.console import Console
 
 from proxmo_rllib.cli.interruption import Interruption
 from proxmo_rllib.cli.live import duration
-from proxmo_rllib.cli.session import check_address, prepare_environment, quiet_terminal, requested, start_ray
+from proxmo_rllib.cli.session import (
+    check_address,
+    check_machine,
+    prepare_environment,
+    quiet_terminal,
+    requested,
+    start_ray,
+)
 from proxmo_rllib.cli.settings import ExampleError, apply_settings, run_file, split_settings
 from proxmo_rllib.cli.train import TO_BE_MADE, brief
+from proxmo_rllib.machine.folders import make_folder
 
 if TYPE_CHECKING:
     from proxmo_rllib.imitation import WarmStart
@@ -59,12 +67,15 @@ def main(argv: list[str]) -> int:
         check_address(arguments.address)
         from proxmo_rllib.imitation import WarmStart
 
+        make_folder(arguments.output.absolute().parent, "the policy's folder", "name another --output")
         warm_start = getattr(run_file(arguments.script), "warm_start", None)
         if not isinstance(warm_start, WarmStart):
             raise ExampleError(f"{arguments.script}: it must define `warm_start`, a proxmo_rllib.imitation.WarmStart.")
         apply_settings(warm_start.config, arguments.settings)
         _check(warm_start)
-    except (ExampleError, ValueError, FileNotFoundError, ConnectionError) as error:
+        request = requested(warm_start.config.copy(copy_frozen=False).policy(pretrained="made-here"))
+        check_machine(request, arguments.address)
+    except (ExampleError, ValueError, OSError) as error:
         print(f"proxmo warm-start: {error}", file=sys.stderr)
         return 1
     scratch = Path(tempfile.mkdtemp(prefix="proxmo-warm-start-"))
@@ -73,8 +84,7 @@ def main(argv: list[str]) -> int:
 
         start = warm_start.config.pretrained or "a tiny model, made now"
         console.print(f"{warm_start.iterations} iterations from {start}; log: {scratch / 'log.txt'}", markup=False)
-        needs = requested(warm_start.config.copy(copy_frozen=False).policy(pretrained="made-here"))
-        start_ray(arguments.address, needs.get("CPU", 1.0))
+        start_ray(arguments.address, request)
         try:
             interrupted = _make(warm_start, scratch, arguments.output, console)
         except KeyboardInterrupt:

@@ -7,16 +7,14 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
 from proxmo_rllib.inference.engine import EngineConfig, build_engine
 from proxmo_rllib.inference.weights import manifest_of_blob
+from proxmo_rllib.machine.folders import folder_with_room
 from proxmo_rllib.types import Completion, SamplingParams
 
-# Engines read weights from a file, because vLLM's worker is another process: in memory where the system has such files.
-WEIGHTS_FOLDER = "/dev/shm" if Path("/dev/shm").is_dir() else None
 # Loop turns in which the requests that finished in one engine step all get through to the stream.
 GATHER_TURNS = 4
 
@@ -65,7 +63,9 @@ class InferenceActor:
     async def update_weights(self, blob: np.ndarray, version: int) -> int:
         """Loads what `weights.serialise` packed, uint8 [bytes]. Returns the version that the engine has afterwards."""
         manifest_of_blob(blob)  # refuses what is no safetensors
-        with tempfile.NamedTemporaryFile(prefix="proxmo_weights_", suffix=".safetensors", dir=WEIGHTS_FOLDER) as file:
+        # From a file, because vLLM's worker is another process.
+        folder = folder_with_room(blob.nbytes)
+        with tempfile.NamedTemporaryFile(prefix="proxmo_weights_", suffix=".safetensors", dir=folder) as file:
             await asyncio.to_thread(blob.tofile, file.name)
             await self._engine.load_weights(file.name, version)
         return self._engine.version

@@ -23,6 +23,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from proxmo_rllib.inference.actor import InferenceActor
 from proxmo_rllib.inference.client import PoolClient
 from proxmo_rllib.inference.engine import EngineConfig, EngineDeadError, StaleEngineError
+from proxmo_rllib.machine.actors import describe_waiting
 
 logger = logging.getLogger(__name__)
 
@@ -222,13 +223,14 @@ class InferencePool:
                 logger.info("After %.0f s %s", elapsed, self._waiting_text(waiting.values()))
 
     def _waiting_text(self, ranks: Any) -> str:
-        config = self._config
+        config, ranks = self._config, sorted(ranks)
         free = ray.available_resources()
         return (
-            f"engines {sorted(ranks)} ({config.kind}, {config.model}) are not ready. Each reserves "
-            f"{config.num_cpus:g} CPU and {config.num_gpus:g} GPU, then loads the model; free in the cluster are "
-            f"{free.get('CPU', 0):g} CPU and {free.get('GPU', 0):g} GPU. If that is too little, lower num_engines, "
-            "num_cpus or num_gpus; if the model is large, raise startup_timeout_s."
+            f"engines {ranks} ({config.kind}, {config.model}) are not ready: "
+            f"{describe_waiting([self._handles[rank] for rank in ranks])}. Each reserves {config.num_cpus:g} CPU and "
+            f"{config.num_gpus:g} GPU; free in the cluster are {free.get('CPU', 0):g} CPU and {free.get('GPU', 0):g} "
+            "GPU. If they wait for a place, lower num_engines, num_cpus or num_gpus; if the model is large or the "
+            "machine busy, raise startup_timeout_s."
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ _COLUMNS = ["episode", "task", "task_type", "status", "return", "turns", "transc
 
 
 class WandbLog:
-    """Sends a run to W&B, or writes it to files where there is no key.
+    """Sends a run to W&B, or writes it to files where there is no key or no network.
 
     Args:
         project: of W&B.
@@ -26,25 +25,29 @@ class WandbLog:
     def __init__(self, project: str, folder: RunFolder, name: str, config: Mapping[str, Any]) -> None:
         import wandb
 
-        self._wandb = wandb
+        from proxmo_rllib.training_run.wandb_run import WandbRun
+
+        self._table = wandb.Table
         known = folder.read_json("run.json")
-        mode = os.environ.get("WANDB_MODE")
-        self.offline = mode == "offline" or (mode is None and not wandb.login(prompt=False, verify=False))
-        self._run = wandb.init(
+        self._run = WandbRun(
             project=project,
             name=name,
             dir=folder.path,
             config=dict(config),
             id=known.get("wandb_id"),
             resume="allow",
-            mode="offline" if self.offline else None,
         )
         folder.write_json("run.json", known | {"wandb_id": self._run.id})
 
     @property
+    def offline(self) -> bool:
+        """Whether the run is kept on this disk."""
+        return self._run.offline
+
+    @property
     def place(self) -> str:
-        """Where the run can be seen."""
-        return f"wandb sync {Path(self._run.dir).parent}" if self.offline else str(self._run.url)
+        """Where the run can be seen, or what sends it there."""
+        return self._run.place
 
     def on_panel(self, score: PanelScore, iteration: int) -> None:
         self._run.log({"evaluation/success_rate": score.rate}, step=iteration)
@@ -54,7 +57,7 @@ class WandbLog:
     ) -> None:
         numbers: dict[str, Any] = {key: value for key, value in metrics.items() if value is not None}
         if episodes:
-            numbers["episodes"] = self._wandb.Table(columns=_COLUMNS, data=[episode_row(e) for e in episodes])
+            numbers["episodes"] = self._table(columns=_COLUMNS, data=[episode_row(e) for e in episodes])
         self._run.log(numbers, step=progress.iteration)
 
     def on_checkpoint(self, checkpoint: Path) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import wandb
 from ray.air.integrations.wandb import WandbLoggerCallback
 from ray.tune.experiment import Trial
 
 from proxmo_rllib.training_run.progress import flatten
+from proxmo_rllib.training_run.wandb_run import WandbRun
 
 
 class TuneWandbCallback(WandbLoggerCallback):  # type: ignore[misc]
@@ -26,13 +26,16 @@ class TuneWandbCallback(WandbLoggerCallback):  # type: ignore[misc]
 
     def __init__(self, project: str, **init: Any) -> None:
         super().__init__(project, **init)
-        self._runs: dict[Trial, wandb.Run] = {}
+        self._runs: dict[Trial, WandbRun] = {}
+
+    def setup(self, *args: Any, **info: Any) -> None:
+        """What Tune calls before the first trial. Ray's own ends the search where there is no key."""
 
     def _start_logging_actor(self, trial: Trial, exclude_results: list[str], **init: Any) -> None:
         """What Ray's `log_trial_start` calls, with the arguments of `wandb.init`."""
         if trial in self._runs:  # it failed, and goes on
             return
-        self._runs[trial] = wandb.init(**init | {"reinit": "create_new"})
+        self._runs[trial] = WandbRun(**init | {"reinit": "create_new"})
 
     def log_trial_result(self, iteration: int, trial: Trial, result: dict[str, Any]) -> None:
         """Log a result's numbers under its iteration."""

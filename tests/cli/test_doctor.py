@@ -10,7 +10,8 @@ import pytest
 
 from proxmo_rllib.cli import checks, doctor, main
 from proxmo_rllib.cli.checks import Finding, Grade
-from proxmo_rllib.cli.machine import Imports, available_cores, available_memory, processor_flags
+from proxmo_rllib.cli.machine import Imports, available_memory, processor_flags
+from proxmo_rllib.machine.processors import available_cores
 
 CPU = Imports(errors={"torch": None, "ray": None, "vllm": None}, torch_version="2.13.0+cpu")
 H100 = Imports(
@@ -231,3 +232,10 @@ def test_the_doctor_refuses_an_environment_that_is_not_there(words, capsys):
         main(["doctor", *words])
     assert ended.value.code == 2
     assert "--env" in capsys.readouterr().err
+
+
+def test_a_temporary_folder_whose_path_is_too_long_for_sockets_is_found():
+    found = checks.check_sockets({"TMPDIR": "/tmp/" + "x" * 80})
+    assert found.grade is Grade.FAIL
+    assert "85 bytes" in found.finding
+    assert checks.check_sockets({}).grade is Grade.OK

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import json
+import math
+import os
+import re
+import shlex
 import struct
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import wandb
 from ray import tune
+from ray.rllib.algorithms.algorithm import Algorithm
 
+from env_wrappers.panels import Panel
 from proxmo_rllib import ProxMO, ProxMOConfig, StopCriteria
-from proxmo_rllib.cli.settings import Example
-from proxmo_rllib.cli.tune import as_table, first_variant, make_tuner, searched
+from proxmo_rllib.cli.search_spaces import search_spaces, variants
+from proxmo_rllib.cli.settings import Example, apply_settings, split_settings
+from proxmo_rllib.cli.tune import as_table, check_trials, main, make_tuner
+from proxmo_rllib.training_run.trial import trial_class
 
 ENGINES = 2
 
@@ -43,9 +55,153 @@ def sweep(tiny_policy: Path) -> Example:
 
 def test_a_trial_reserves_its_inference_actors(sweep: Example):
     """Else a trial would wait for ever for engines that nobody reserved a place for."""
-    request = ProxMO.default_resource_request(first_variant(sweep.config))
+    request = ProxMO.default_resource_request(next(variants(sweep.config, 1)))
     assert sum(bundle.get("CPU", 0) == 0.5 for bundle in request.bundles) >= ENGINES
     assert request.required_resources["CPU"] == pytest.approx(1 + 0.5 + ENGINES * 0.5)
+
+
+def test_variants_have_values_in_the_place_of_spaces_also_where_one_is_made_from_another(sweep: Example):
+    sweep.config.training(
+        psc_alpha=tune.sample_from(lambda spec: spec.config.psc_beta + 1), lr=tune.loguniform(1e-5, 1)
+    )
+    sweep.config.env_config = {**sweep.config.env_config, "max_objects": tune.choice([2, 3])}
+    assert set(search_spaces(sweep.config)) == {"psc_beta", "psc_alpha", "lr", "env_config/max_objects"}
+    found = list(variants(sweep.config, 10))
+    assert [(one.psc_beta, one.psc_alpha) for one in found] == [(0.0, 1.0), (0.2, 1.2)]
+    assert all(1e-5 <= one.lr <= 1 and one.env_config["max_objects"] in (2, 3) for one in found)
+    for one in found:
+        one.validate()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("psc_beta=0.3", 0.3), ("lr=1e-3", 1e-3), ("lr=[[0, 1e-3], [9, 1e-4]]", [[0, 1e-3], [9, 1e-4]])],
+)
+def test_a_searched_setting_can_be_fixed(sweep: Example, setting: str, value: object):
+    sweep.config.training(lr=tune.loguniform(1e-5, 1e-3))
+    apply_settings(sweep.config, split_settings([setting]))
+    assert getattr(sweep.config, setting.partition("=")[0]) == value
+    with pytest.raises(ValueError, match=r"psc_alpha.*number"):
+        apply_settings(sweep.config.training(psc_alpha=tune.grid_search([1.0])), {"psc_alpha": "much"})
+
+
+def test_the_last_of_a_grid_is_checked_before_anything_starts(sweep: Example):
+    sweep.config.training(psc_beta=tune.grid_search([0.0, 0.1, -1.0]))
+    with pytest.raises(ValueError, match=r"psc_beta=-1\.0"):
+        check_trials(sweep)
+
+
+def test_a_metric_of_a_panel_that_is_not_there_is_refused(sweep: Example):
+    metric = tune.TuneConfig(metric="evaluation/success_rate", mode="max")
+    with pytest.raises(ValueError, match=r"metric='evaluation/success_rate'.*\.evaluation\(panel=\.\.\.\)"):
+        check_trials(replace(sweep, tune_config=metric))
+
+
+def test_a_file_without_a_search_space_is_an_error_that_names_the_other_command(capsys: Any):
+    assert main(["tuned_examples/quickstart.py"]) == 1
+    said = capsys.readouterr().err
+    assert "no search space" in said
+    assert "proxmo train tuned_examples/quickstart.py" in said
+
+
+def test_a_sweep_that_is_trained_is_an_error_that_names_the_other_command(capsys: Any):
+    from proxmo_rllib.cli.train import main as train
+
+    assert train(["tuned_examples/alfworld_sweep.py", "--dry-run"]) == 1
+    assert "proxmo tune tuned_examples/alfworld_sweep.py" in capsys.readouterr().err
+
+
+def test_the_dry_run_of_a_sweep_checks_a_trial_and_shows_what_is_searched(capsys: Any, monkeypatch: Any):
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert main(["tuned_examples/alfworld_sweep.py", "psc_beta=0.1", "lr=1e-3", "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "psa_temperature: each of [0.1, 1.0]" in printed
+    assert "first prompt" in printed
+    assert "on this machine, 2 CPU" in printed
+
+
+class Played(ProxMO):
+    """A run whose iterations and panels are only counted."""
+
+    def __init__(self) -> None:
+        self.config = ProxMOConfig().evaluation(panel=Panel("p", "1", "env", {}, ("a",)), evaluation_interval=10)
+        self._iteration = 0
+        self._started = time.monotonic()
+        self.panels: list[int] = []
+
+    def play(self) -> dict[str, Any]:
+        result = self.step()
+        self._iteration += 1
+        return result
+
+    def evaluate(self, parallel_train_future: Any = None) -> dict[str, Any]:
+        self.panels.append(self._iteration + 1)
+        return {"success_rate": 0.5, "num_episodes": 4, "seconds": 1.0}
+
+
+def test_a_trial_plays_the_panel_at_its_end_and_never_twice(monkeypatch: Any):
+    def step(self: Any) -> dict[str, Any]:
+        due = (self._iteration + 1) % 10 == 0
+        return {"evaluation": self.evaluate() if due else {"success_rate": math.nan}}
+
+    monkeypatch.setattr(ProxMO, "step", step)
+    monkeypatch.setattr(ProxMO, "iteration", property(lambda self: self._iteration), raising=False)
+    for stop, last, panels in (
+        (StopCriteria(iterations=2), 2, [2]),
+        (StopCriteria(iterations=12), 12, [10, 12]),
+        (StopCriteria(iterations=20), 20, [10, 20]),
+        (StopCriteria(iterations=30, success_rate=0.5), 10, [10]),
+    ):
+        trial = trial_class(Played, stop)()
+        results = []
+        while not results or not results[-1].get("done"):
+            results.append(trial.play())
+        assert len(results) == last
+        assert trial.panels == panels
+        assert results[-1]["evaluation"]["success_rate"] == 0.5
+
+
+def test_every_result_of_a_trial_has_the_metric_that_trials_are_compared_by(monkeypatch: Any):
+    """Tune ends all trials over one result that lacks it."""
+    results = iter([{}, {"evaluation": {"success_rate": 0.25}}, {}])
+    monkeypatch.setattr(Algorithm, "step", lambda self: next(results))
+    algo = Played()
+    algo._storage = object()
+    rates = [algo.step()["evaluation"]["success_rate"] for _ in range(3)]
+    assert math.isnan(rates[0])
+    assert rates[1:] == [0.25, 0.25]
+    results = iter([{}])
+    algo._storage = None  # outside Tune a result says what was measured, and nothing else
+    assert algo.step() == {}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_command_of_the_sweeps_docstring_runs_to_its_table_on_two_cores(repository: Path, tmp_path: Path):
+    text = (repository / "tuned_examples" / "alfworld_sweep.py").read_text()
+    command = re.search(r"^    (proxmo tune .*--iterations 2)$", text, re.MULTILINE)
+    assert command
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PROXMO_RUNS": str(tmp_path),
+        "COLUMNS": "200",
+    }
+    ended = subprocess.run(
+        shlex.split(command[1]),
+        cwd=repository,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=580,
+        check=False,
+        preexec_fn=lambda: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2]),
+    )
+    assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-2000:]
+    table = [line.split() for line in ended.stdout[ended.stdout.rindex("trial  ") :].splitlines()]
+    assert table[0] == ["trial", "psc_beta", "psa_temperature", "iterations", "success", "panel", "return", "seconds"]
+    assert {(row[1], row[2]) for row in table[1:5]} == {("0.0", "0.1"), ("0.0", "1.0"), ("0.1", "0.1"), ("0.1", "1.0")}
+    assert all(row[3] == "2" and row[5].endswith("%") for row in table[1:5])
 
 
 @pytest.mark.slow
@@ -59,14 +215,14 @@ def test_a_grid_over_a_knob_runs_two_trials_whose_metrics_wandb_gets(
     results = make_tuner(sweep, wandb_project="sweep").fit()
     wandb.teardown()  # as the end of the process does: everything is written
     assert not results.errors
-    assert searched(sweep.config) == ["config/psc_beta"]
+    assert list(search_spaces(sweep.config)) == ["psc_beta"]
     assert sorted(result.config["psc_beta"] for result in results) == [0.0, 0.2]
     for result in results:
         assert result.metrics["training_iteration"] == 2
         assert result.metrics["policy_version"] == 2
         assert result.checkpoint is not None
         assert result.metrics["learners"]["default_policy"]["advantages"]["modulation/max"] <= 1.05
-    assert as_table(results, searched(sweep.config)).row_count == 2
+    assert as_table(results, ["config/psc_beta"]).row_count == 2
     logged = [history(path) for path in tmp_path.rglob("offline-run-*/*.wandb")]
     assert len(logged) == 2
     for rows in logged:

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+# By its path: pytest imports tests without packages around them.
+_spec = importlib.util.spec_from_file_location("cluster_conftest", Path(__file__).with_name("conftest.py"))
+conftest = importlib.util.module_from_spec(_spec)
+sys.modules[_spec.name] = conftest  # dataclasses look their module up
+_spec.loader.exec_module(conftest)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -47,6 +62,43 @@ def test_without_the_token_it_says_where_to_get_it(cluster, checkout, tmp_path):
     done = stranger.submit("--folder", str(checkout), "x.py")
     assert done.returncode == 1
     assert "auth_token" in done.stderr, done.stderr
+
+
+def test_a_training_that_the_cluster_can_never_carry_ends_within_a_minute_with_what_is_missing(cluster, repository):
+    """`ray start` runs a monitor without an autoscaler: it is not taken for one."""
+    done = cluster.submit("--folder", str(repository), "tuned_examples/quickstart.py", "num_engines=9")
+    assert done.returncode == 1
+    assert "The run reserves 5 CPU: 10 x (0.5 CPU), and all nodes together have 4 CPU" in done.stdout, done.stdout
+    assert "FAILED" in done.stdout
+
+
+def test_an_agent_whose_port_is_taken_is_named_with_rays_own_reason(checkout, monkeypatch):
+    """Such a head answers, and never takes a job."""
+    folder = Path(tempfile.mkdtemp(prefix="pxa", dir="/tmp"))
+    environment = {key: value for key, value in os.environ.items() if key not in {"RAY_ADDRESS", "RAY_AUTH_MODE"}}
+    environment |= {"HOME": str(folder)}
+    subprocess.run([conftest.RAY, "get-auth-token", "--generate"], check=True, env=environment, capture_output=True)
+    with contextlib.ExitStack() as last:
+        last.callback(shutil.rmtree, folder, ignore_errors=True)
+        free_ports = conftest.free_ports
+
+        def one_of_them_taken(count: int) -> list[int]:
+            ports = free_ports(count)
+            last.enter_context(socket.create_server(("0.0.0.0", ports[3])))  # the agent's
+            return ports
+
+        monkeypatch.setattr(conftest, "free_ports", one_of_them_taken)
+        head, dashboard = conftest.start_head(folder, folder / "head.log", environment)
+        last.callback(conftest.stop_head, head)
+        deadline = time.monotonic() + 120
+        while "Ray runtime started" not in (folder / "head.log").read_text() and time.monotonic() < deadline:
+            time.sleep(0.5)
+        cluster = conftest.Cluster(f"http://127.0.0.1:{dashboard}", environment, folder / "head.log")
+        done = cluster.submit("--folder", str(checkout), "x.py")
+    assert done.returncode == 1
+    assert "its job agent broke: OSError" in done.stderr, done.stdout + done.stderr
+    assert "address already in use" in done.stderr
+    assert "--dashboard-agent-listen-port" in done.stderr
 
 
 @pytest.fixture(scope="module")

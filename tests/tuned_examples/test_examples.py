@@ -41,7 +41,14 @@ def test_the_published_recipe_is_the_published_one(monkeypatch):
     assert example.stop.iterations == 150
 
 
-def test_a_dry_run_of_the_recipe_needs_neither_gpu_nor_hub(monkeypatch, capsys):
+@pytest.fixture
+def two_gpus(monkeypatch):
+    """A machine that could carry the recipe."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("proxmo_rllib.machine.resources.available_cores", lambda: 16)
+
+
+def test_a_dry_run_of_the_recipe_needs_no_hub(monkeypatch, capsys, two_gpus):
     monkeypatch.delenv("ALFWORLD_DATA", raising=False)
     assert main([str(FOLDER / "alfworld_qwen2_5_1_5b.py"), "--dry-run"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
@@ -50,7 +57,17 @@ def test_a_dry_run_of_the_recipe_needs_neither_gpu_nor_hub(monkeypatch, capsys):
     assert "Actions that you can do now" in printed
 
 
-def test_with_the_official_games_it_is_evaluated_on_all_of_valid_seen(shared, monkeypatch, capsys):
+def test_without_gpus_a_dry_run_checks_all_the_same_and_says_that_the_run_would_be_refused(monkeypatch, capsys):
+    monkeypatch.delenv("ALFWORLD_DATA", raising=False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert main([str(FOLDER / "alfworld_qwen2_5_1_5b.py"), "--dry-run"]) == 1
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "200 tasks" in printed
+    assert "refused" in printed
+    assert "0 GPU" in printed
+
+
+def test_with_the_official_games_it_is_evaluated_on_all_of_valid_seen(shared, monkeypatch, capsys, two_gpus):
     monkeypatch.setenv("ALFWORLD_DATA", str(shared / "data" / "alfworld" / "games.jsonl.xz"))
     assert main([str(FOLDER / "alfworld_qwen2_5_1_5b.py"), "--dry-run"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
