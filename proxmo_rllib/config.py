@@ -394,6 +394,8 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
         Raises:
             ValueError: naming the key and the nearest known one.
         """
+        # A config that RLlib made from a state, as it does for an algorithm, holds the state's "class" as a setting.
+        config_dict = {key: value for key, value in config_dict.items() if key != "class"}
         for key, value in config_dict.items():
             translated = self._translate_special_keys(key, warn_deprecated=False)
             # RLlib hands a property or two around as if they were settings.

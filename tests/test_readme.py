@@ -19,6 +19,7 @@ def shown_in(readme: Path, first: str) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_sweep_runs_to_its_table_on_two_cores_in_a_script(repository: Path, tmp_path: Path):
     config = shown_in(repository / "README.md", "from proxmo_rllib").partition("algo = ")[0]
     sweep = shown_in(repository / "README.md", "from ray import tune")
@@ -32,7 +33,7 @@ def test_the_sweep_runs_to_its_table_on_two_cores_in_a_script(repository: Path, 
         env=environment,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=580,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr[-3000:]

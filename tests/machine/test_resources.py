@@ -36,6 +36,13 @@ def test_the_default_config_fits_two_cores(two_cores):
     check_on_this_machine(request.bundles)
 
 
+def test_an_algorithm_asks_for_the_same_with_the_config_that_rllib_hands_it(two_cores):
+    """RLlib takes a config to its state and back before `setup`."""
+    config = ProxMOConfig().environment("env_wrappers/ALFWorld-v0").policy(pretrained="asset:alfworld-tiny")
+    handed = ProxMOConfig.from_state(config.get_state())
+    assert ProxMO.resource_request(handed).bundles == ProxMO.resource_request(config).bundles
+
+
 def test_a_request_is_said_by_its_kinds_of_processes():
     assert total_of(RUN) == {"CPU": 2.0}
     assert describe_bundles(RUN) == "2 CPU: 1 x (1 CPU) + 2 x (0.5 CPU)"
