@@ -211,7 +211,9 @@ def _literal(text: str) -> Any:
     if text.lower() in _NONE:
         return None
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        # 1e4 is a whole number; JSON has it as a float.
+        return int(value) if isinstance(value, float) and value.is_integer() and "." not in text else value
     except json.JSONDecodeError:
         return {"true": True, "false": False}.get(text.lower(), text)
 

@@ -113,7 +113,7 @@ def test_a_dry_run_checks_everything_but_the_weights(example, capsys):
     assert "tokens of" in printed
     assert "reply opens with ok '<|assistant|>'" in printed
     assert "an episode is one sequence" in printed
-    assert "not checked" in printed  # the weights
+    assert "model ok LlamaForCausalLM" in printed
     assert not (example.parent / "runs").exists()
 
 

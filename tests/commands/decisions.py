@@ -34,6 +34,7 @@ _TESTS = "it runs the tests, of which this is one"
 _SETUP = "it sets up another environment; tests/packaging has what can be checked without that"
 _CLUSTER = "there is no such cluster here; tests/cluster checks the file"
 _HEAD = "tests/cluster types it against a Ray head of its own"
+_WARM = "it starts from a model of 1 GB on the hub; tests/imitation types the command on a small one"
 _PIP = "it changes the environment that the tests run in; requirements/ pins what it resolves to, and CI installs that"
 
 DECISIONS: dict[str, Typed | str] = {
@@ -46,6 +47,7 @@ DECISIONS: dict[str, Typed | str] = {
     "make test": _TESTS,
     "make test-slow": _TESTS,
     "make test-commands": _TESTS,
+    'make test-slow ARGS="-q tests/families"': _TESTS,
     "make lint": "continuous integration runs it beside the tests",
     "make format": "`make lint` finds what it would change",
     "make lock": "it asks the package index for new versions, which makes its result another every day",
@@ -66,6 +68,10 @@ DECISIONS: dict[str, Typed | str] = {
     # environments
     "proxmo doctor --env my_module:MyEnv": Typed("found nothing wrong", 120),
     "proxmo doctor --env my_module:GuessEnv": Typed("found nothing wrong", 120),
+    "proxmo play my_module:MyEnv": Typed("left the task unfinished", 120, answers="50\nquit\n"),
+    "proxmo play my_module:MyEnv env_config.size=3": Typed(
+        "left the task unfinished", 120, answers="50\nquit\n", given={"size": "num_tasks"}
+    ),
     "proxmo doctor --env ID": Typed("found nothing wrong", 300, "slow", given={"ID": "env_wrappers/TextCraft-v0"}),
     "proxmo play env_wrappers/ALFWorld-v0": Typed("left the task unfinished", 120, answers="look\nquit\n"),
     "proxmo play env_wrappers/ALFWorld-v0 --task generated/valid_unseen/000003": Typed(
@@ -97,7 +103,17 @@ DECISIONS: dict[str, Typed | str] = {
     "proxmo train --help": Typed("quickstart", 60),
     "proxmo train my.py": Typed('"iterations": 1', 300, "slow"),
     f"proxmo train tuned_examples/quickstart.py --resume {RUN}": Typed(_JSON, 1800, "long", trained=True),
-    "proxmo train tuned_examples/alfworld_qwen2_5_1_5b.py --dry-run": Typed("2 GPU", 180),
+    # This machine has no GPU, which is said.
+    "proxmo train tuned_examples/alfworld_qwen2_5_1_5b.py --dry-run": Typed("2 GPU", 180, status=1),
+    "proxmo train FILE.py --dry-run": Typed("resources +ok", 180, given={"FILE.py": "tuned_examples/quickstart.py"}),
+    "proxmo train FILE.py chat_template_kwargs.enable_thinking=False": (
+        "it takes a model whose template has that variable; tests/rollouts sets it"
+    ),
+    "proxmo text-part google/gemma-3-4b-it --output models/gemma-3-4b-it-text": (
+        "it downloads a model of 9 GB; tests/policies types it on small ones"
+    ),
+    "proxmo warm-start my_warm_start.py --output policies/shown": _WARM,
+    "proxmo warm-start my_warm_start.py pretrained=Qwen/Qwen2.5-0.5B-Instruct lr=1e-5 --output policies/shown": _WARM,
     "ALFWORLD_DATA=~/.cache/alfworld proxmo train tuned_examples/alfworld_qwen2_5_1_5b.py": (
         "it takes two GPUs of 80 GB; its dry run is typed, with the official games too"
     ),
@@ -112,6 +128,10 @@ DECISIONS: dict[str, Typed | str] = {
         "written: policies/tiny, after", 3600, "long"
     ),
     "proxmo tune tuned_examples/alfworld_sweep.py": Typed(_TUNED, 3600, "long"),
+    "proxmo tune FILE.py": Typed(
+        _TUNED, 1200, "long", given={"FILE.py": "tuned_examples/alfworld_sweep.py num_groups=4 --iterations 1"}
+    ),
+    "proxmo tune tuned_examples/alfworld_sweep.py psc_beta=0.1 --dry-run": Typed("resources +ok", 180),
     "proxmo tune tuned_examples/alfworld_sweep.py num_groups=4 --iterations 2": Typed(_TUNED, 1200, "long"),
     "proxmo tune tuned_examples/alfworld_sweep.py num_groups=4 --iterations 20 --address 10.0.0.1:6379": _CLUSTER,
     # looking at runs
@@ -152,6 +172,8 @@ DECISIONS: dict[str, Typed | str] = {
     "python -m benchmarks.environments [--games PATH] [--official-games 2] [--catalogue PATH] [--text-tasks 8]": Typed(
         "official", 3600, "long", given={"--games PATH": f"--games {GAMES}", "PATH": PRODUCTS}
     ),
+    "python -m benchmarks.busy_machine": Typed("beside", 3600, "long"),
+    "python -m benchmarks.busy_machine [--rounds 5] [--busy 0 1 2]": Typed("beside", 3600, "long"),
     "python -m benchmarks.inference [--model FOLDER] [--pool] [--case 'vllm block_size=128'] ...": Typed(
         "block_size=128",
         1800,
