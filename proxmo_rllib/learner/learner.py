@@ -191,9 +191,10 @@ class ProxMOLearner(TorchLearner):
 
     def _check_engine(self, weight: float) -> None:
         """Ends the run before its first step if engine and learner have different distributions for one policy."""
+        kl = self._reduce(self._sums.pop("kl_to_engine"), "SUM") / weight
+        self.metrics.log_value((DEFAULT_MODULE_ID, "kl_to_engine"), kl, reduce="mean", window=1)
         if self._has_checked_engine:
             return
-        kl = self._reduce(self._sums["kl_to_engine"], "SUM") / weight
         self._has_checked_engine = True
         config: Any = self.config
         lm = self.policy.lm
