@@ -84,8 +84,8 @@ def main(argv: list[str]) -> int:
 
         start = warm_start.config.pretrained or "a tiny model, made now"
         console.print(f"{warm_start.iterations} iterations from {start}; log: {scratch / 'log.txt'}", markup=False)
-        start_ray(arguments.address, request)
         try:
+            start_ray(arguments.address, request)
             interrupted = _make(warm_start, scratch, arguments.output, console)
         except KeyboardInterrupt:
             console.print("stopped at once; nothing is written", style="yellow")

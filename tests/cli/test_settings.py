@@ -196,10 +196,12 @@ def test_what_lies_beside_an_example_can_be_imported_here_and_by_the_processes_o
 def test_the_workers_of_a_cluster_that_runs_already_import_what_lies_beside_an_example(project):
     """In a process of its own: this one may have a Ray."""
     script = (
-        "import sys; from pathlib import Path; import ray; from proxmo_rllib.cli.session import start_ray; "
+        "import sys; from pathlib import Path; import ray; from ray.tune import PlacementGroupFactory; "
+        "from proxmo_rllib.cli.session import start_ray; "
         "from proxmo_rllib.cli.settings import load_example; from ray.cluster_utils import Cluster; "
         "cluster = Cluster(initialize_head=True, head_node_args={'num_cpus': 1}); "
-        f"own = load_example(Path({str(project)!r})).config.env; start_ray(cluster.address, 1); "
+        f"own = load_example(Path({str(project)!r})).config.env; "
+        "start_ray(cluster.address, PlacementGroupFactory([{'CPU': 1}])); "
         "print('answer', ray.get(ray.remote(lambda: own().answer).remote())); ray.shutdown(); cluster.shutdown()"
     )
     environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
