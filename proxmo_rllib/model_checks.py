@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from proxmo_rllib.inference.support import quantisation, unsupported_by_transformers_engine, unsupported_by_vllm
+from proxmo_rllib.inference.support import quantisation, unsupported_by_vllm
 from proxmo_rllib.policies.checkpoint_names import Comparison, compare_names, model_without_weights
 from proxmo_rllib.policies.loading import load_tokenizer, resolve_pretrained
 from proxmo_rllib.policies.model_folder import ModelFolder, cached_model, read_model_folder
@@ -42,7 +42,7 @@ def check_model(pretrained: str | Path, engine: str) -> str | None:
     _check_tensors(folder, names)
     _check_ties(folder, names)
     _check_vocabulary(folder, lm)
-    _check_engine(folder, config, lm, engine)
+    _check_engine(folder, lm, engine)
     number = sum(parameter.numel() for parameter in lm.parameters())
     ignored = f"; not read: {', '.join(file.name for file in folder.ignored)}" if folder.ignored else ""
     return f"{type(lm).__name__}, {number:,} weights in {len(folder.files)} files{ignored}"
@@ -145,17 +145,15 @@ def _check_vocabulary(folder: ModelFolder, lm: Any) -> None:
         )
 
 
-def _check_engine(folder: ModelFolder, config: Any, lm: Any, engine: str) -> None:
+def _check_engine(folder: ModelFolder, lm: Any, engine: str) -> None:
     if engine == "transformers":
-        reason = unsupported_by_transformers_engine(config)
-        instead = "Set engine='vllm'"
-    else:
-        sizes = {module.head_dim for module in lm.modules() if isinstance(getattr(module, "head_dim", None), int)}
-        reason = unsupported_by_vllm(folder.config.get("architectures") or (), sorted(sizes))
-        fits = unsupported_by_transformers_engine(config) is None
-        instead = "Set engine='transformers'" if fits else "On a GPU vLLM may run it"
+        return  # it runs what transformers runs
+    sizes = {module.head_dim for module in lm.modules() if isinstance(getattr(module, "head_dim", None), int)}
+    reason = unsupported_by_vllm(folder.config.get("architectures") or (), sorted(sizes))
     if reason:
-        raise ValueError(f"{folder.path}: engine={engine!r} cannot run it: {reason}. {instead}, or take another model.")
+        raise ValueError(
+            f"{folder.path}: engine='vllm' cannot run it: {reason}. Or set engine='transformers', which is slower."
+        )
 
 
 def _class(folder: ModelFolder) -> str:

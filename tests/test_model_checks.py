@@ -133,7 +133,7 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "a family that vLLM has not": (
         lambda f: edit_config(f, architectures=["NobodysForCausalLM"]),
-        r"vLLM has no NobodysForCausalLM\. Set engine='transformers'",
+        r"vLLM has no NobodysForCausalLM\. Or set engine='transformers'",
     ),
     "a family that nobody has": (
         lambda f: edit_config(f, model_type="nobodys"),
@@ -208,14 +208,12 @@ def test_families_pass_or_are_refused_with_what_to_use_instead(tiny_policy: Path
     folder = save_family(family, tmp_path, rows)
     for file in tiny_policy.glob("*token*"):
         shutil.copy(file, folder)
+    assert check_model(folder, "transformers")
     if family == "qwen3_5":
-        with pytest.raises(ValueError, match=r"imports torchvision, which is not installed.* On a GPU vLLM may run it"):
+        with pytest.raises(ValueError, match=r"imports torchvision, which is not installed.*engine='transformers'"):
             check_model(folder, "vllm")
-        with pytest.raises(ValueError, match=r"layers of the kind linear_attention.* Set engine='vllm'"):
-            check_model(folder, "transformers")
         return
     assert check_model(folder, "vllm")
-    assert check_model(folder, "transformers")
 
 
 @pytest.mark.slow

@@ -100,21 +100,9 @@ class DecodeBatch:
         return [(layer.keys, layer.values) for layer in output.past_key_values.layers]
 
     def _drop_finished(self) -> None:
-        keep = []
-        for row, request in enumerate(self.rows):
-            reason = request.finish_reason()
-            if reason is None:
-                keep.append(row)
-                continue
-            request.deliver(
-                Completion(
-                    token_ids=np.array(request.token_ids, np.int32),
-                    logprobs=np.array(request.logprobs, np.float32),
-                    finish_reason=reason,
-                    policy_version=request.version,
-                )
-            )
+        keep = [row for row, request in enumerate(self.rows) if request.finish_reason() is None]
         if len(keep) < len(self.rows):
+            deliver_finished(self.rows)
             self._keep(keep)
 
     def _keep(self, rows: list[int]) -> None:
@@ -128,6 +116,25 @@ class DecodeBatch:
         first = int(mask.any(0).int().argmax())
         self._mask = mask[:, first:]
         self._cache = [(k[index][:, :, first:], v[index][:, :, first:]) for k, v in self._cache]
+
+
+def deliver_finished(requests: list[Request]) -> list[Request]:
+    """Hands out the completions of requests that have ended. Returns the others."""
+    unfinished = []
+    for request in requests:
+        reason = request.finish_reason()
+        if reason is None:
+            unfinished.append(request)
+            continue
+        request.deliver(
+            Completion(
+                token_ids=np.array(request.token_ids, np.int32),
+                logprobs=np.array(request.logprobs, np.float32),
+                finish_reason=reason,
+                policy_version=request.version,
+            )
+        )
+    return unfinished
 
 
 def sample(requests: list[Request], logits: torch.Tensor, version: int) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 CPU_HEAD_DIMS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 # Models whose code in vLLM imports torchvision, though their text needs none.
 NEEDS_TORCHVISION = ("Qwen3_5ForCausalLM", "Qwen3_5MoeForCausalLM")
-# Layers that keep keys and values, which is the state that the transformers engine can carry from step to step.
+# Layers that keep keys and values, and settings of models that keep another state.
 _KV_LAYERS = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
+_OTHER_STATES = ("state_size", "mamba_d_state", "ssm_cfg", "conv_kernel", "conv_L_cache", "conv1d_width")
 
 
 def unsupported_by_vllm(architectures: Iterable[str], head_dims: Iterable[int]) -> str | None:
@@ -40,19 +41,16 @@ def unsupported_by_vllm(architectures: Iterable[str], head_dims: Iterable[int]) 
     return None
 
 
-def unsupported_by_transformers_engine(config: Any) -> str | None:
-    """Why the transformers engine cannot run a model; None if it can.
+def keeps_keys_and_values_only(config: Any) -> bool:
+    """Whether all that a model carries from token to token are keys and values.
 
     Args:
         config: the model's config, of transformers.
     """
     text = config.get_text_config()
-    other = sorted(set(getattr(text, "layer_types", None) or ()) - _KV_LAYERS)
-    if other:
-        return f"it has layers of the kind {', '.join(other)}, whose state the transformers engine cannot carry on"
-    if any(hasattr(text, name) for name in ("state_size", "mamba_d_state", "ssm_cfg", "conv_kernel", "conv_L_cache")):
-        return "it keeps a state beside keys and values, which the transformers engine cannot carry on"
-    return None
+    if set(getattr(text, "layer_types", None) or ()) - _KV_LAYERS:
+        return False
+    return not any(hasattr(text, name) for name in _OTHER_STATES)
 
 
 def vllm_architectures() -> frozenset[str]:

@@ -18,7 +18,9 @@ from safetensors.torch import load_file
 
 from proxmo_rllib.inference.decode_batch import DecodeBatch, Request
 from proxmo_rllib.inference.engine import EngineConfig, EngineDeadError, check_request
+from proxmo_rllib.inference.support import keeps_keys_and_values_only
 from proxmo_rllib.inference.weights import check_manifest, manifest_of_checkpoint, manifest_of_file
+from proxmo_rllib.inference.whole_batch import WholeBatch
 from proxmo_rllib.policies.checkpoint_names import load_checkpoint_tensors
 from proxmo_rllib.policies.loading import load_causal_lm
 from proxmo_rllib.policies.model_folder import local_model
@@ -44,7 +46,8 @@ class TransformersEngine:
         self._vocab_size = int(model.config.get_text_config().vocab_size)
         self._version = version
         self._seeds = torch.Generator().manual_seed(config.seed)
-        self._batch = DecodeBatch(self._model, self._device)
+        kind = DecodeBatch if keeps_keys_and_values_only(model.config) else WholeBatch
+        self._batch: DecodeBatch | WholeBatch = kind(self._model, self._device)
         self._waiting: deque[Request] = deque()
         self._newcomers: list[Request] = []  # neither waiting nor in the batch: on their way
         self._dead: str | None = None
