@@ -24,6 +24,7 @@ from rich.columns import Columns
 from rich.console import Console
 from rich.markup import escape
 
+from proxmo_rllib.cli.examples import installed_example
 from proxmo_rllib.cli.session import prepare_environment
 from proxmo_rllib.cli.settings import ExampleError, apply_settings, load_example, split_settings
 
@@ -100,7 +101,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     """Read and check the command line; exits with a message as argparse does."""
     parser = argparse.ArgumentParser(prog="proxmo play", description="Play a task, or watch an agent play it.")
     parser.add_argument(
-        "env", metavar="ENV_ID|MODULE:NAME|FILE.py", help="a Gymnasium id, your class or function, or a tuned example"
+        "env", metavar="ENV_ID|MODULE:NAME|FILE.py|NAME", help="a Gymnasium id, your class or function, a tuned example"
     )
     parser.add_argument("settings", nargs="*", metavar="key=value", help="what to change in the config")
     parser.add_argument("--task", metavar="ID", help="the task (default: one at random)")
@@ -136,7 +137,7 @@ def main(argv: list[str]) -> int:
 def _config(arguments: argparse.Namespace) -> ProxMOConfig:
     from proxmo_rllib.config import ProxMOConfig
 
-    if arguments.env.endswith(".py"):
+    if arguments.env.endswith(".py") or installed_example(arguments.env):
         config = load_example(Path(arguments.env)).config
     else:
         if str(Path.cwd()) not in sys.path:

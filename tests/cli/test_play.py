@@ -27,6 +27,12 @@ def test_a_person_plays_with_actions_listed_and_typed(monkeypatch, capsys):
     assert "unfinished" in shown
 
 
+def test_an_installed_example_is_played_by_its_name(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO("quit\n"))
+    assert play.main(["quickstart", "--split", "valid_unseen"]) == 0
+    assert "Your task is to:" in capsys.readouterr().out
+
+
 def test_the_end_of_the_input_ends_the_game(monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     assert play.main([ENV]) == 0
