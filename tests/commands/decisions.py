@@ -172,8 +172,8 @@ DECISIONS: dict[str, Typed | str] = {
     "python -m benchmarks.environments [--games PATH] [--official-games 2] [--catalogue PATH] [--text-tasks 8]": Typed(
         "official", 3600, "long", given={"--games PATH": f"--games {GAMES}", "PATH": PRODUCTS}
     ),
-    "python -m benchmarks.busy_machine": Typed("beside", 3600, "long"),
-    "python -m benchmarks.busy_machine [--rounds 5] [--busy 0 1 2]": Typed("beside", 3600, "long"),
+    "python -m benchmarks.busy_machine": Typed("busy +rollouts", 3600, "long"),
+    "python -m benchmarks.busy_machine [--rounds 5] [--busy 0 1 2]": Typed("busy +rollouts", 3600, "long"),
     "python -m benchmarks.inference [--model FOLDER] [--pool] [--case 'vllm block_size=128'] ...": Typed(
         "block_size=128",
         1800,
