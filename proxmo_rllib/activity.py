@@ -27,19 +27,21 @@ class Phase:
     name: str
     episodes: int  # to be played in it; 0 where none are
     since: float  # time.monotonic()
+    expects_progress: bool = True  # whether something gets done in it all the time; not while processes start
 
 
-def begin(name: str, episodes: int = 0) -> None:
+def begin(name: str, episodes: int = 0, *, expects_progress: bool = True) -> None:
     """From now on this process's run is in that phase.
 
     Args:
         name: in words, such as "playing".
         episodes: that it plays.
+        expects_progress: whether something gets done in it all the time.
     """
     global _present
     if episodes and ray.is_initialized():
         internal_kv._internal_kv_del(_prefix(), del_by_prefix=True)  # of the phase before, and of runners that died
-    _present = Phase(name, episodes, time.monotonic())
+    _present = Phase(name, episodes, time.monotonic(), expects_progress)
 
 
 def present() -> Phase | None:

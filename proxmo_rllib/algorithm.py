@@ -12,13 +12,12 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.callbacks.utils import make_callback
@@ -28,6 +27,7 @@ from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
     ENV_RUNNER_SAMPLING_TIMER,
     EVALUATION_RESULTS,
+    FAULT_TOLERANCE_STATS,
     LEARNER_RESULTS,
     LEARNER_UPDATE_TIMER,
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
@@ -40,7 +40,8 @@ from ray.util.placement_group import get_current_placement_group
 from proxmo_rllib import activity, quiet
 from proxmo_rllib.config import ProxMOConfig
 from proxmo_rllib.evaluation.panels import PanelResult, panel_assignments, summarise
-from proxmo_rllib.inference.engine import EngineConfig, EngineDeadError
+from proxmo_rllib.faults import FaultLog
+from proxmo_rllib.inference.engine import EngineConfig
 from proxmo_rllib.inference.pool import InferencePool
 from proxmo_rllib.inference.weights import serialise
 from proxmo_rllib.learner.agreement import ProbeScores, WeightTransferError, check_transfer
@@ -50,20 +51,19 @@ from proxmo_rllib.machine.processors import limit_threads
 from proxmo_rllib.machine.resources import check_in_cluster, ray_for_script
 from proxmo_rllib.metrics_logger import LoggedMetrics
 from proxmo_rllib.model_checks import check_model
+from proxmo_rllib.orchestration.dealing import Dealer, Dealt
+from proxmo_rllib.orchestration.runners import Runners
+from proxmo_rllib.orchestration.watch import Part, Watch
 from proxmo_rllib.policies.loading import resolve_pretrained, save_policy
 from proxmo_rllib.rollouts import TaskSampler
 from proxmo_rllib.rollouts.environments import check_first_prompt, make_text_env, split_tasks
 from proxmo_rllib.rollouts.record import episode_record
-from proxmo_rllib.types import Assignment, Group
+from proxmo_rllib.types import Assignment, Episode, Group, Status
 
 logger = logging.getLogger(__name__)
 
 TASK_SAMPLER = "task_sampler"
 POLICY_FOLDER = "policy"
-# How often assignments that an engine or an environment runner failed are played again.
-_MAX_ROUNDS = 3
-# Seconds for Ray to bring an environment runner back, when all of them are dead.
-_RUNNER_RESTART_S = 120.0
 # Tokens of the fixed prompt whose logprobs are compared after a weight transfer.
 _PROBE_TOKENS = 256
 
@@ -74,6 +74,8 @@ class ProxMO(Algorithm):
     config: ProxMOConfig
     metrics: LoggedMetrics
     _pool: InferencePool | None = None
+    _watch: Watch | None = None
+    _connected: int = -1  # generation of the pool that the environment runners know
     _newest_panel: Mapping[str, Any] = {"success_rate": math.nan}
 
     @classmethod
@@ -96,6 +98,7 @@ class ProxMO(Algorithm):
         """Starts engines, environment runners and learners, side by side."""
         self.metrics = LoggedMetrics.like(self.metrics)
         self.metrics.time_each_iteration()
+        self._faults = FaultLog()
         check_model(self.config.pretrained or "", self.config.engine)
         self._probe_ids = check_first_prompt(self.config)
         if not (ray.is_initialized() and get_current_placement_group()):  # Tune has reserved a trial's resources
@@ -112,10 +115,16 @@ class ProxMO(Algorithm):
                 if pool.exception() is None:
                     pool.result().stop()
                 raise
-        activity.begin(f"waiting for the engines ({self.config.num_engines} x {self.config.engine})")
+        engines = f"{self.config.num_engines} x {self.config.engine}"
+        activity.begin(f"waiting for the engines ({engines})", expects_progress=False)
         self._pool = pool.result()
         self._policy_version = 0
-        self._connect(self.env_runner_group.healthy_worker_ids())
+        remote = self.env_runner_group.num_remote_env_runners() > 0
+        self._runners = Runners(self.env_runner_group, self.pool.client, self._faults) if remote else None
+        self._dealer = Dealer(self._runners, self.env_runner, self._heal, self._faults)
+        self._connect()
+        self._watch = Watch(self._parts, self._faults, self.config.silence_timeout_s)
+        self._watch.start()
         self._sampler = TaskSampler(split_tasks(make_text_env(self.config), self.config), self.config.seed or 0)
         self._transfer_weights()
 
@@ -133,6 +142,8 @@ class ProxMO(Algorithm):
             self.engine_config(self.config),
             self.config.num_engines,
             startup_timeout_s=self.config.engine_startup_timeout_s,
+            request_timeout_s=self.config.request_timeout_s,
+            faults=self._faults,
         )
 
     @staticmethod
@@ -148,6 +159,8 @@ class ProxMO(Algorithm):
             num_cpus=config.num_cpus_per_engine,
             num_gpus=config.num_gpus_per_engine,
             threads=max(1, int(config.num_cpus_per_engine)),
+            silence_timeout_s=config.silence_timeout_s,
+            update_timeout_s=config.weight_transfer_timeout_s,
             engine_kwargs=config.engine_kwargs,
         )
 
@@ -165,11 +178,16 @@ class ProxMO(Algorithm):
 
     @override(Algorithm)
     def step(self) -> dict[str, Any]:
-        """As RLlib's. In a trial of Tune each result has the newest panel, NaN before the first.
+        """As RLlib's, with the faults of the iteration.
 
-        Tune compares trials by any result of theirs, and ends all of them over one that lacks the metric.
+        In a trial of Tune each result has the newest panel, NaN before the first: Tune compares trials by any result of
+        theirs, and ends all of them over one that lacks the metric.
         """
-        result: dict[str, Any] = super().step()
+        try:
+            result: dict[str, Any] = super().step()
+        finally:
+            activity.begin("between iterations", expects_progress=False)
+        result.setdefault(FAULT_TOLERANCE_STATS, {}).update(self._faults.since_last())
         if self._storage and self.config.panel is not None:
             self._newest_panel = result.setdefault(EVALUATION_RESULTS, self._newest_panel)
         return result
@@ -192,98 +210,75 @@ class ProxMO(Algorithm):
         """
         assignments = self._sampler.deal(self.config.num_groups, self.config.group_size)
         activity.begin("playing", sum(assignment.size for assignment in assignments))
-        refs: list[Any] = []
-        tokens: list[int] = []
-        errors: list[str] = []
-        for result, metrics in self._play_all(
+        dealt = self._dealer.play(
             assignments,
-            lambda runner, share: (runner.sample(assignments=share, script=script), runner.get_metrics()),
-        ):
+            lambda runner, share, seconds: (
+                runner.sample(assignments=share, script=script, seconds=seconds),
+                runner.get_metrics(),
+            ),
+            self.config.sample_timeout_s,
+        )
+        # Put by this process, which owns them: they outlive the environment runner that played them.
+        whole = {
+            group.group_id: (ray.put(group), group.num_tokens) for result, _ in dealt.results for group in result.groups
+        }
+        for result, metrics in dealt.results:
             self.metrics.aggregate([metrics], key=ENV_RUNNER_RESULTS)
-            # Put by this process, which owns them: they outlive the environment runner that played them.
-            refs += [ray.put(group) for group in result.groups]
-            tokens += [group.num_tokens for group in result.groups]
-            errors += result.errors
             self._record(result.records)
-        self.metrics.log_value("num_groups_dropped", len(assignments) - len(refs), reduce="sum")
-        if len(refs) < max(1, self.config.num_learners):
+        self.metrics.log_value("num_groups_dropped", len(assignments) - len(whole), reduce="sum")
+        if len(whole) < max(1, self.config.num_learners):
+            reasons = [*(error for result, _ in dealt.results for error in result.errors), *dealt.dropped.values()]
             raise RuntimeError(
-                f"Only {len(refs)} of {len(assignments)} groups are whole, too few to learn from. {len(errors)} "
-                f"episodes broke; the first: {errors[0] if errors else 'unknown'}"
+                f"Only {len(whole)} of {len(assignments)} groups are whole, too few to learn from. The first reason of "
+                f"{len(reasons)}: {reasons[0] if reasons else 'unknown'}"
             )
-        return GroupedTrainingData(group_refs=refs, group_tokens=tokens)
+        # In the order of the assignments: who played them, and when, changes nothing.
+        ordered = [whole[assignment.group_id] for assignment in assignments if assignment.group_id in whole]
+        return GroupedTrainingData(group_refs=[ref for ref, _ in ordered], group_tokens=[size for _, size in ordered])
 
     def play_groups(
         self, assignments: Sequence[Assignment], *, temperature: float = 0.0, script: Any = None, panel: Any = None
     ) -> list[Group]:
-        """Plays assignments outside training; see `TextEnvRunner.play`. The groups come in the order of assignments."""
-        played: dict[str, Group] = {}
-        for result, _ in self._play_all(
-            assignments,
-            lambda runner, share: (runner.play(share, temperature=temperature, script=script, panel=panel), None),
-        ):
-            played |= {group.group_id: group for group in result.groups}
-        return [played[assignment.group_id] for assignment in assignments]
+        """Plays assignments outside training; see `TextEnvRunner.play`. The groups come in the order of assignments.
 
-    def _play_all(self, assignments: Sequence[Assignment], call: Any) -> Iterator[tuple[Any, Any]]:
-        """Deals assignments to the environment runners; those that an engine or a runner failed are played again.
-
-        Args:
-            assignments: the groups.
-            call: what a runner does with its share; its first result has `group_ids` and `lost`.
-
-        Yields:
-            What each call returned.
-
-        Raises:
-            RuntimeError: some groups could not be played in several rounds.
+        A group that cannot be played comes too: its episodes have the status ERROR.
         """
-        todo = list(assignments)
-        reason = "its environment runner died, see its log"
-        for _ in range(_MAX_ROUNDS):
-            self._revive()
-            for result in self._on_runners(todo, call):
-                yield result
-                done = set(result[0].group_ids)
-                todo = [assignment for assignment in todo if assignment.group_id not in done]
-                reason = next(iter(result[0].lost.values()), reason)
-            if not todo:
-                return
-            logger.warning("%d groups were lost and are played again: %s", len(todo), reason)
-        raise RuntimeError(f"{len(todo)} groups could not be played in {_MAX_ROUNDS} rounds; the last reason: {reason}")
-
-    def _revive(self) -> None:
-        """Replaces dead engines, waits for an environment runner if all are dead, and connects them anew."""
-        if self.pool.restart_dead():
-            self._each_runner_connects()
-        group = self.env_runner_group
-        deadline = time.monotonic() + _RUNNER_RESTART_S
-        while group.num_remote_env_runners():
-            self.restore_env_runners(group)
-            if group.num_healthy_remote_env_runners():
-                return
-            if time.monotonic() > deadline:
-                raise RuntimeError(
-                    f"All {group.num_remote_env_runners()} environment runners are dead, and none came back in "
-                    f"{_RUNNER_RESTART_S:.0f} s; see their logs for the reason."
-                )
-            time.sleep(0.2)  # Ray starts the processes again
-
-    def _on_runners(self, assignments: Sequence[Assignment], call: Any) -> list[Any]:
-        """Calls each environment runner with its share. Those that die over it are missing in the results."""
-        group = self.env_runner_group
-        if not group.num_remote_env_runners():
-            return [call(self.env_runner, list(assignments))]
-        ids = group.healthy_worker_ids()[: len(assignments)]
-        shares = [list(assignments[place :: len(ids)]) for place in range(len(ids))]
-        calls = [lambda runner, share=share: call(runner, share) for share in shares]
-        results: list[Any] = group.foreach_env_runner(
-            calls,
-            remote_worker_ids=ids,
-            local_env_runner=False,
-            timeout_seconds=self.config.sample_timeout_s,
+        dealt = self._dealer.play(
+            assignments,
+            lambda runner, share, seconds: (
+                runner.play(share, temperature=temperature, script=script, panel=panel, seconds=seconds),
+                None,
+            ),
+            self.config.sample_timeout_s,
         )
-        return results
+        return in_order(assignments, dealt)
+
+    def _heal(self) -> None:
+        """Replaces what has died since the last look, and tells the environment runners where the engines are."""
+        if self._runners is not None:
+            self._runners.find_dead()
+        self.pool.heal()
+        if self.pool.generation != self._connected:
+            self._connect()
+
+    def _connect(self) -> None:
+        """Gives the environment runners their way to the engines that serve."""
+        self._connected = self.pool.generation
+        if self.env_runner is not None:
+            self.env_runner.connect(self.pool.client())
+        if self._runners is not None:
+            self._runners.connect()
+
+    def _parts(self) -> list[Part]:
+        """The processes that are watched."""
+        runners = self._runners.handles() if self._runners is not None else {}
+        learners = getattr(self.learner_group, "_worker_manager", None)
+        engines = self._pool.handles if self._pool is not None else []
+        return [
+            *(Part(f"environment runner {number}", handle, restarts=True) for number, handle in runners.items()),
+            *(Part(f"learner {number}", handle) for number, handle in (learners._actors.items() if learners else ())),
+            *(Part(f"engine {rank}", handle) for rank, handle in enumerate(engines)),
+        ]
 
     def _learn(self, groups: GroupedTrainingData) -> None:
         activity.begin("learning")
@@ -302,15 +297,11 @@ class ProxMO(Algorithm):
         self.pool.update_weights(weights, version)
         self._policy_version = version
         self._check_engines(probe, version)
-        self._each_runner_connects()
+        self._connect()
 
     def _check_engines(self, probe: ProbeScores, version: int) -> None:
         num_context = len(self._probe_ids) - len(probe.exact)
-        try:
-            scores = self.pool.score(self._probe_ids, num_context)
-        except (RayActorError, EngineDeadError):
-            self.pool.restart_dead()
-            scores = self.pool.score(self._probe_ids, num_context)
+        scores = self.pool.score(self._probe_ids, num_context)
         error = check_transfer(scores, probe, self.config.dtype, self.config.weight_check_tolerance, version)
         self.metrics.log_value("weight_transfer_error", error, reduce="max", window=1)
         self.metrics.log_value("policy_version", version, reduce="max", window=1)
@@ -324,27 +315,10 @@ class ProxMO(Algorithm):
                 return value
         raise RuntimeError("No learner answered.")
 
-    def _each_runner_connects(self) -> None:
-        """Tells all environment runners where the engines are and which weights they have."""
-        self._connect(self.env_runner_group.healthy_worker_ids())
-
-    def _connect(self, worker_ids: Sequence[int]) -> None:
-        """Gives environment runners their way to the engines."""
-        client = self.pool.client()
-        if self.env_runner is not None:
-            self.env_runner.connect(client)
-        if worker_ids:
-            self.env_runner_group.foreach_env_runner(
-                lambda runner: runner.connect(client), remote_worker_ids=list(worker_ids), local_env_runner=False
-            )
-
     @override(Algorithm)
     def restore_env_runners(self, env_runner_group: Any) -> list[int]:
-        """As RLlib's; a runner that came back learns again where the engines are."""
-        restored: list[int] = super().restore_env_runners(env_runner_group)
-        if restored:
-            self._connect(restored)
-        return restored
+        """Nothing: `Runners` finds those that came back, without waiting for those that have not."""
+        return []
 
     @override(Algorithm)
     def evaluate(self, parallel_train_future: Any = None) -> dict[str, Any]:
@@ -424,6 +398,8 @@ class ProxMO(Algorithm):
 
     @override(Algorithm)
     def cleanup(self) -> None:
+        if self._watch is not None:
+            self._watch.stop()
         super().cleanup()
         if self._pool is not None:
             self._pool.stop()
@@ -455,6 +431,29 @@ class ProxMO(Algorithm):
         request = super().default_resource_request(config)
         engines = InferencePool.resource_bundles(cls.engine_config(resolved), resolved.num_engines)
         return PlacementGroupFactory(request.bundles + engines, strategy=resolved.placement_strategy)
+
+
+def in_order(assignments: Sequence[Assignment], dealt: Dealt) -> list[Group]:
+    """The groups of assignments that were played; those that were given up have episodes with the status ERROR."""
+    played = {group.group_id: group for result, _ in dealt.results for group in result.groups}
+    return [played.get(a.group_id) or _given_up(a, dealt.dropped[a.group_id]) for a in assignments]
+
+
+def _given_up(assignment: Assignment, reason: str) -> Group:
+    episodes = (
+        Episode(
+            episode_id=f"{assignment.group_id}-{index}",
+            group_id=assignment.group_id,
+            task=assignment.task,
+            task_type="",
+            seed=assignment.seed,
+            turns=(),
+            status=Status.ERROR,
+            error=f"task {assignment.task!r}: {reason}",
+        )
+        for index in range(assignment.size)
+    )
+    return Group(assignment.group_id, assignment.task, tuple(episodes))
 
 
 def _export(learner: Any, probe_ids: list[int]) -> tuple[Any, int, ProbeScores] | None:

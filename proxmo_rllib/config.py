@@ -107,6 +107,12 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
         self.panel: Panel | None = None  # or, before `validate`, the name of one
         self.panel_temperature = 0.4
         self.panel_repeats = 1
+        # fault_tolerance()
+        self.env_call_timeout_s: float = 60.0
+        self.request_timeout_s: float = 600.0
+        self.silence_timeout_s: float = 45.0
+        self.weight_transfer_timeout_s: float = 300.0
+        self.microbatch_timeout_s: float = 1800.0
         # debugging()
         self.record_groups = 2
         self.run_folder: str | None = None
@@ -121,8 +127,7 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
         self.num_cpus_per_env_runner = 0.5  # with an engine and the learner, two cores carry a run
         self.seed = 0
         self.create_local_env_runner = False
-        # A slow environment is not an error; RLlib throws late results away.
-        self.sample_timeout_s = None
+        self.sample_timeout_s = 7200.0
         self.delay_between_env_runner_restarts_s = 0.0
         self.add_default_connectors_to_learner_pipeline = False
         self.add_default_connectors_to_env_to_module_pipeline = False
@@ -267,7 +272,9 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
             split: of the environment's tasks that training plays.
             max_turns: turns after which an episode is truncated.
             max_concurrent_episodes: episodes that one environment runner plays at once.
-            **kwargs: RLlib's own (`num_env_runners`, ...).
+            **kwargs: RLlib's own (`num_env_runners`, ...). Groups that have not ended after `sample_timeout_s` seconds
+                (7200) are given up and counted; None waits for the slowest, whose every call has a deadline
+                (`fault_tolerance`).
         """
         super().env_runners(**kwargs)
         return self._set(split=split, max_turns=max_turns, max_concurrent_episodes=max_concurrent_episodes)
@@ -365,6 +372,40 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
         """
         super().evaluation(**kwargs)
         return self._set(panel=panel, panel_temperature=panel_temperature, panel_repeats=panel_repeats)
+
+    @override(AlgorithmConfig)
+    def fault_tolerance(
+        self,
+        *,
+        env_call_timeout_s: float = NotProvided,
+        request_timeout_s: float = NotProvided,
+        silence_timeout_s: float = NotProvided,
+        weight_transfer_timeout_s: float = NotProvided,
+        microbatch_timeout_s: float = NotProvided,
+        **kwargs: Any,
+    ) -> Self:
+        """Sets the deadlines after which what is stuck is given up or replaced; all in seconds.
+
+        Args:
+            env_call_timeout_s: of an environment's reset or step, whose episode then ends as an error; ten times as
+                much to make one. Of an environment that is called directly (`blocking`: False) the whole environment
+                runner is replaced.
+            request_timeout_s: of a response, queueing included; its group is played again.
+            silence_timeout_s: a process of the run without a sign of life for so long is replaced: one that is stopped,
+                say, or an engine that neither answers nor computes.
+            weight_transfer_timeout_s: for an engine to take new weights, and to score the check's prompt.
+            microbatch_timeout_s: of a learner's forward and backward pass; all learners start anew from the last
+                iteration.
+            **kwargs: RLlib's own.
+        """
+        super().fault_tolerance(**kwargs)
+        return self._set(
+            env_call_timeout_s=env_call_timeout_s,
+            request_timeout_s=request_timeout_s,
+            silence_timeout_s=silence_timeout_s,
+            weight_transfer_timeout_s=weight_transfer_timeout_s,
+            microbatch_timeout_s=microbatch_timeout_s,
+        )
 
     @override(AlgorithmConfig)
     def debugging(

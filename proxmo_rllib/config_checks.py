@@ -155,6 +155,13 @@ RULES: Mapping[str, Rule] = {
     "panel": _or_none(_instance("an env_wrappers.panels.Panel, as panel_from_split() makes one", Panel)),
     "panel_temperature": _number(0),
     "panel_repeats": _whole(1),
+    # fault_tolerance()
+    "env_call_timeout_s": _positive(),
+    "request_timeout_s": _positive(),
+    "silence_timeout_s": _number(10),
+    "weight_transfer_timeout_s": _positive(),
+    "microbatch_timeout_s": _positive(),
+    "sample_timeout_s": _or_none(_positive()),
     # debugging()
     "record_groups": _whole(0),
     "run_folder": _or_none(_instance("a folder", str, Path)),
@@ -179,7 +186,6 @@ UNREAD: Mapping[str, str] = {
     "_env_to_module_connector": "prompts are made by .prompting(...) and the model's chat template",
     "_module_to_env_connector": "responses are read as .prompting(response_style=...) says",
     "num_aggregator_actors_per_learner": "each would build the whole model",
-    "sample_timeout_s": "RLlib throws late results away; an iteration waits for its slowest episode",
     "evaluation_num_env_runners": _PANEL,
     "evaluation_duration": _PANEL,
     "evaluation_duration_unit": _PANEL,

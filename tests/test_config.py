@@ -55,7 +55,16 @@ def test_every_setting_is_read():
 def test_every_setting_is_checked_and_can_be_set_by_a_method():
     assert own_keys() - RULES.keys() == set()
     arguments = set()
-    for method in ("policy", "inference", "prompting", "env_runners", "training", "evaluation", "debugging"):
+    for method in (
+        "policy",
+        "inference",
+        "prompting",
+        "env_runners",
+        "training",
+        "evaluation",
+        "fault_tolerance",
+        "debugging",
+    ):
         arguments |= set(getattr(ProxMOConfig, method).__kwdefaults__)
     assert own_keys() == arguments
 
@@ -145,7 +154,6 @@ def test_settings_that_do_not_go_together_are_named(change: Any, complaint: str)
         (lambda c: c.env_runners(num_envs_per_env_runner=4), "max_concurrent_episodes"),
         (lambda c: c.env_runners(rollout_fragment_length=7), "whole episodes"),
         (lambda c: c.env_runners(explore=False), "temperature"),
-        (lambda c: c.env_runners(sample_timeout_s=5), "late results"),
         (lambda c: c.evaluation(evaluation_num_env_runners=2), "whole panel"),
         (lambda c: c.evaluation(evaluation_duration=5), "whole panel"),
         (lambda c: c.learners(num_aggregator_actors_per_learner=1), "whole model"),

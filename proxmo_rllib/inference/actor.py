@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import contextlib
 import os
 import tempfile
+import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
+from proxmo_rllib import pulse
 from proxmo_rllib.inference.engine import EngineConfig, build_engine
 from proxmo_rllib.inference.weights import manifest_of_blob
 from proxmo_rllib.machine.folders import folder_with_room
@@ -32,7 +37,34 @@ class InferenceActor:
         """
         # Before torch is imported: Ray presets it from the actor's num_cpus, which may be a fraction.
         os.environ["OMP_NUM_THREADS"] = str(config.threads)
+        self._config = config
         self._engine = build_engine(replace(config, seed=config.seed + rank), version)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loading = False
+        self._ping: concurrent.futures.Future[None] | None = None
+        self._unanswered = contextlib.ExitStack()  # of the ping under way, since when
+        self._unanswered_since: float | None = None
+        self._worked = 0.0
+        pulse.Heartbeat(config.silence_timeout_s, self._look)
+
+    def _look(self) -> None:
+        """In the heartbeat's thread: keeps one ping under way, so that an engine which does not answer shows.
+
+        It answers between two forward passes, and on a CPU one may take minutes: while the engine's process works, the
+        time does not count.
+        """
+        if self._ping is not None and self._ping.done():
+            self._ping = None
+        worked = pulse.cpu_seconds_of_children()
+        works, self._worked = worked - self._worked > pulse.BEAT_S / 10, worked
+        if self._ping is None or self._loading or works:
+            self._unanswered.close()
+            self._unanswered_since = None
+        if self._ping is None and self._loop is not None and not self._loading:
+            self._ping = asyncio.run_coroutine_threadsafe(self._engine.ping(), self._loop)
+        if self._ping is not None and not self._loading and self._unanswered_since is None:
+            self._unanswered_since = time.monotonic()
+            self._unanswered.enter_context(pulse.waiting("its engine's process", self._config.silence_timeout_s))
 
     async def generate(self, prompt_ids: Sequence[int] | np.ndarray, params: SamplingParams) -> Completion:
         """See `Engine.generate`."""
@@ -54,6 +86,8 @@ class InferenceActor:
             for _ in range(GATHER_TURNS):
                 await asyncio.sleep(0)
             done = [task for task in tasks if task.done()]
+            for _ in done:
+                pulse.tick()
             yield [(tasks.pop(task), _outcome(task)) for task in done]
 
     async def score(self, token_ids: Sequence[int] | np.ndarray, num_context: int) -> np.ndarray:
@@ -65,10 +99,19 @@ class InferenceActor:
         manifest_of_blob(blob)  # refuses what is no safetensors
         # From a file, because vLLM's worker is another process.
         folder = folder_with_room(blob.nbytes)
+        self._loading = True  # the engine's process answers nobody meanwhile
+        try:
+            with pulse.waiting("the loading of weights", self._config.update_timeout_s):
+                await self._load(blob, version, folder)
+        finally:
+            self._loading = False
+        pulse.tick()
+        return self._engine.version
+
+    async def _load(self, blob: np.ndarray, version: int, folder: Path) -> None:
         with tempfile.NamedTemporaryFile(prefix="proxmo_weights_", suffix=".safetensors", dir=folder) as file:
             await asyncio.to_thread(blob.tofile, file.name)
             await self._engine.load_weights(file.name, version)
-        return self._engine.version
 
     async def version(self) -> int:
         """Version of the weights that the engine serves."""
@@ -76,6 +119,7 @@ class InferenceActor:
 
     async def check_health(self) -> int:
         """Raises EngineDeadError if the engine cannot serve any more. Returns the process id."""
+        self._loop = asyncio.get_running_loop()
         await self._engine.check_health()
         return os.getpid()
 

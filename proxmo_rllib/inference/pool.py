@@ -4,6 +4,7 @@ Algorithm ── InferencePool(config, n) ──► n actors
                   │ client()                ▲  generate(prompt, params, affinity)
                   └────► PoolClient ────────┘  held by each EnvRunner; picklable
              update_weights(blob, version) ──► all engines; then client.expect(version)
+             heal() ──► a dead engine's place is taken by a new one, while the others serve
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from ray.exceptions import GetTimeoutError, RayActorError
 from ray.util.placement_group import PlacementGroup, get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from proxmo_rllib.faults import FaultLog
 from proxmo_rllib.inference.actor import InferenceActor
 from proxmo_rllib.inference.client import PoolClient
 from proxmo_rllib.inference.engine import EngineConfig, EngineDeadError, StaleEngineError
-from proxmo_rllib.machine.actors import describe_waiting
+from proxmo_rllib.machine.actors import cause_of, describe_waiting, end_actor
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ class InferencePool:
 
     Attributes:
         num_restarts: engines replaced so far.
+        generation: changes whenever others serve than before.
     """
 
     def __init__(
@@ -46,8 +49,9 @@ class InferencePool:
         *,
         version: int = 0,
         startup_timeout_s: float = 300.0,
-        update_timeout_s: float = 300.0,
+        request_timeout_s: float | None = None,
         max_restarts: int = 10,
+        faults: FaultLog | None = None,
     ) -> None:
         """Starts all engines in parallel and waits for them.
 
@@ -56,8 +60,9 @@ class InferencePool:
             num_engines: how many.
             version: version of the weights in the checkpoint.
             startup_timeout_s: seconds for an engine to be placed and to load its model; raise it for large models.
-            update_timeout_s: seconds for all engines to take new weights.
-            max_restarts: replacements over the pool's life, after which a dead engine is an error.
+            request_timeout_s: seconds for the answer to a request; None for any time.
+            max_restarts: replacements between two weight updates, after which a dead engine is an error.
+            faults: is told of dead engines.
 
         Raises:
             TimeoutError: engines were not ready in time; says what they waited for.
@@ -68,17 +73,23 @@ class InferencePool:
         self._config = config
         self._version = version
         self._startup_timeout_s = startup_timeout_s
-        self._update_timeout_s = update_timeout_s
+        self._request_timeout_s = request_timeout_s
         self._max_restarts = max_restarts
+        self._faults = faults or FaultLog()
         self._blob: ray.ObjectRef | None = None
         self._bundles = _last_bundles(self.resource_bundles(config, num_engines))
         self.num_restarts = 0
+        self.generation = 0
+        self._restarts_since_update = 0
         self._handles: list[ActorHandle] = [self._start(rank, version) for rank in range(num_engines)]
+        self._serving: set[int] = set()
+        self._starting: dict[int, tuple[ray.ObjectRef, float]] = {}
         try:
             self._wait_until_ready(range(num_engines))
         except BaseException:
             self.stop()
             raise
+        self._serving = set(range(num_engines))
 
     @staticmethod
     def resource_bundles(config: EngineConfig, num_engines: int) -> list[dict[str, float]]:
@@ -88,8 +99,13 @@ class InferencePool:
 
     @property
     def handles(self) -> list[ActorHandle]:
-        """The engines' actors, by rank."""
+        """The engines' actors, by rank; those that are being started too."""
         return list(self._handles)
+
+    @property
+    def serving(self) -> list[int]:
+        """Ranks of the engines that serve."""
+        return sorted(self._serving)
 
     @property
     def version(self) -> int:
@@ -99,12 +115,14 @@ class InferencePool:
     def client(self) -> PoolClient:
         """A router for one EnvRunner, which refuses completions older than the present version.
 
-        Cheap: give a new one to each EnvRunner after every update or restart, since it does not learn of them.
+        Cheap: give a new one to each EnvRunner after every update and whenever `generation` has changed, since it does
+        not learn of them.
         """
-        return PoolClient(self._handles, self._version)
+        engines = {rank: self._handles[rank] for rank in self.serving}
+        return PoolClient(engines, self._version, self._request_timeout_s)
 
     def update_weights(self, weights: np.ndarray | ray.ObjectRef, version: int) -> None:
-        """Gives all engines new weights; engines found dead are replaced and get them too.
+        """Gives all engines new weights; those that die over it, or do not take them in time, are replaced.
 
         Args:
             weights: what `weights.serialise` packed, uint8 [bytes], or a reference to it.
@@ -113,68 +131,78 @@ class InferencePool:
         Raises:
             WeightsMismatchError: they do not fit the model. The engines keep the old ones.
             StaleEngineError: an engine then reports another version.
-            TimeoutError: an engine did not take them in time.
         """
         blob = weights if isinstance(weights, ray.ObjectRef) else ray.put(weights)
-        calls = [handle.update_weights.remote(blob, version) for handle in self._handles]
-        deadline = time.monotonic() + self._update_timeout_s
-        dead = []
-        for rank, call in enumerate(calls):
-            try:
-                reported = ray.get(call, timeout=max(0.0, deadline - time.monotonic()))
-            except (RayActorError, EngineDeadError) as error:
-                logger.warning("Engine %d died while it took the weights of version %d: %s", rank, version, error)
-                dead.append(rank)
-                continue
-            except GetTimeoutError as error:
-                raise TimeoutError(
-                    f"Engine {rank} did not take the weights of version {version} in {self._update_timeout_s:.0f} s; "
-                    "raise update_timeout_s if the model is large."
-                ) from error
-            _require_version(rank, reported, version)
+        failed = self._give(blob, version, self.serving)
         self._blob, self._version = blob, version
-        if dead:
-            self._restart(dead)
+        self._restarts_since_update = 0
+        for rank, reason in failed.items():
+            self._replace(rank, reason)
+        self.heal()
 
-    def restart_dead(self) -> list[int]:
-        """Replaces engines that do not answer and loads the newest weights into them. Returns their ranks."""
-        calls = [handle.check_health.remote() for handle in self._handles]
-        dead = []
-        for rank, call in enumerate(calls):
-            try:
-                ray.get(call, timeout=self._update_timeout_s)
-            except (RayActorError, EngineDeadError, GetTimeoutError) as error:
-                logger.warning("Engine %d is dead: %s", rank, error)
-                dead.append(rank)
-        if dead:
-            self._restart(dead)
-        return dead
+    def heal(self, *, wait: bool = False) -> bool:
+        """Replaces engines that are dead, and lets those serve that have been started meanwhile.
+
+        Args:
+            wait: for all of them. Otherwise they are waited for only if none is left that serves.
+
+        Returns:
+            Whether others serve now than before: clients have to be given anew.
+
+        Raises:
+            EngineDeadError: they die again and again.
+            TimeoutError: none is left, and none could be started in time; says what they waited for.
+        """
+        before = self.generation
+        # Of all at once: a stuck one is found by its missing sign of life, and ended by whoever watches.
+        calls = {rank: self._handles[rank].check_health.remote() for rank in self.serving}
+        for rank, call in calls.items():
+            if (reason := self._failure(call, self._config.silence_timeout_s)) is not None:
+                self._replace(rank, reason)
+        while True:
+            must_wait = not self._serving or (wait and bool(self._starting))
+            self._welcome(must_wait)
+            if self._serving and not (wait and self._starting):
+                return self.generation != before
 
     def score(self, token_ids: Sequence[int] | np.ndarray, num_context: int) -> np.ndarray:
-        """Every engine's logprobs at temperature 1 of the tokens after the context, to verify a weight transfer.
+        """Logprobs at temperature 1 of the tokens after the context in every engine that serves.
+
+        An engine that dies over it is replaced and left out.
 
         Returns:
             float32 [engines, len(token_ids) - num_context]
         """
-        calls = [handle.score.remote(token_ids, num_context) for handle in self._handles]
-        return np.stack(ray.get(calls, timeout=self._update_timeout_s))
+        while True:
+            calls = {rank: self._handles[rank].score.remote(token_ids, num_context) for rank in self.serving}
+            failed = {}
+            for rank, call in calls.items():
+                if (reason := self._failure(call, self._config.update_timeout_s)) is not None:
+                    failed[rank] = reason
+            scores = [ray.get(call) for rank, call in calls.items() if rank not in failed]
+            for rank, reason in failed.items():
+                self._replace(rank, reason)
+            if scores:
+                return np.stack(scores)
+            self.heal()
 
     def versions(self) -> list[int]:
-        """What each engine says its weights' version is."""
-        return list(ray.get([handle.version.remote() for handle in self._handles], timeout=self._update_timeout_s))
+        """What each engine that serves says its weights' version is."""
+        calls = [self._handles[rank].version.remote() for rank in self.serving]
+        return list(ray.get(calls, timeout=self._config.update_timeout_s))
 
     def stop(self) -> None:
         """Ends all engines. Idempotent."""
         for handle in self._handles:
-            ray.kill(handle)
-        self._handles = []
+            end_actor(handle)
+        self._handles, self._serving, self._starting = [], set(), {}
 
     def _start(self, rank: int, version: int) -> ActorHandle:
         options: dict[str, Any] = {
             "num_cpus": self._config.num_cpus,
             "num_gpus": self._config.num_gpus,
             "max_concurrency": MAX_CONCURRENCY,
-            # A restart by Ray would come back with the checkpoint's weights; `_restart` brings the newest.
+            # A restart by Ray would come back with the checkpoint's weights; `_welcome` brings the newest.
             "max_restarts": 0,
         }
         if self._bundles is not None:
@@ -185,28 +213,85 @@ class InferencePool:
         actor = ray.remote(InferenceActor)
         return actor.options(**options).remote(self._config, rank, version)
 
-    def _restart(self, ranks: Sequence[int]) -> None:
-        self.num_restarts += len(ranks)
-        if self.num_restarts > self._max_restarts:
-            raise EngineDeadError(
-                f"Engines died {self.num_restarts} times, more than max_restarts={self._max_restarts}; "
-                "look into their logs: memory (max_num_seqs, max_model_len, kv_cache_memory_bytes) is the usual cause."
-            )
-        for rank in ranks:
-            ray.kill(self._handles[rank])
-            # The checkpoint is older than the newest weights, if there are any: -1 marks it as never to be served.
-            self._handles[rank] = self._start(rank, self._version if self._blob is None else -1)
-        self._wait_until_ready(ranks)
-        if self._blob is not None:
-            calls = [self._handles[rank].update_weights.remote(self._blob, self._version) for rank in ranks]
-            for rank, reported in zip(ranks, ray.get(calls, timeout=self._update_timeout_s), strict=True):
-                _require_version(rank, reported, self._version)
+    def _give(self, blob: ray.ObjectRef, version: int, ranks: Sequence[int]) -> dict[int, str]:
+        """Gives engines weights. Returns what kept the others from taking them, by rank."""
+        calls = {rank: self._handles[rank].update_weights.remote(blob, version) for rank in ranks}
+        failed = {}
+        deadline = time.monotonic() + self._config.update_timeout_s
+        for rank, call in calls.items():
+            if (reason := self._failure(call, deadline - time.monotonic())) is not None:
+                failed[rank] = reason
+            else:
+                _require_version(rank, ray.get(call), version)
+        return failed
 
-    def _wait_until_ready(self, ranks: Sequence[int]) -> None:
-        """Waits for actors to answer, saying every few seconds for what."""
+    def _failure(self, call: ray.ObjectRef, timeout_s: float) -> str | None:
+        """Why an engine has to be replaced that was called; None if it has answered, be it that it refuses."""
+        try:
+            ray.get(call, timeout=max(0.0, timeout_s))
+        except (RayActorError, EngineDeadError) as error:
+            return cause_of(error)
+        except GetTimeoutError:
+            return f"it has not answered in {timeout_s:.0f} s"
+        return None
+
+    def _replace(self, rank: int, reason: str) -> None:
+        """Ends an engine and starts another in its place, which serves when it is ready (`_welcome`)."""
+        handle = self._handles[rank]
+        reason = self._faults.causes.pop(handle._actor_id.hex(), reason)
+        self.num_restarts += 1
+        self._restarts_since_update += 1
+        self._serving.discard(rank)
+        self.generation += 1
+        end_actor(handle)
+        if self._restarts_since_update > self._max_restarts:
+            raise EngineDeadError(
+                f"Engines died {self._restarts_since_update} times since the last weight update, more than "
+                f"max_restarts={self._max_restarts}; the last reason: {reason}. Memory (max_num_seqs, max_model_len, "
+                "kv_cache_memory_bytes) is the usual cause; their logs say more."
+            )
+        others = f"{len(self._serving)} serve meanwhile" if self._serving else "nobody serves meanwhile"
+        self._faults.report("engine_replaced", f"Engine {rank} is replaced: {reason}; {others}.")
+        # The checkpoint is older than the newest weights, if there are any: -1 marks it as never to be served.
+        self._handles[rank] = self._start(rank, self._version if self._blob is None else -1)
+        self._starting[rank] = self._handles[rank].check_health.remote(), time.monotonic()
+
+    def _welcome(self, wait: bool) -> None:
+        """Lets engines serve that have been started, with the newest weights.
+
+        Args:
+            wait: for the first of them.
+        """
+        if not self._starting:
+            return
+        if wait:
+            self._wait_until_ready(list(self._starting), at_least=1)
+        for rank, (call, since) in list(self._starting.items()):
+            ready, _ = ray.wait([call], timeout=0)
+            if not ready:
+                continue
+            del self._starting[rank]
+            reason = self._failure(call, 0.0)
+            if reason is None and self._blob is not None:
+                reason = self._give(self._blob, self._version, [rank]).get(rank)
+            if reason is not None:
+                self._replace(rank, reason)
+                continue
+            self._serving.add(rank)
+            self.generation += 1
+            logger.info("Engine %d serves again after %.0f s.", rank, time.monotonic() - since)
+
+    def _wait_until_ready(self, ranks: Sequence[int], at_least: int | None = None) -> None:
+        """Waits for actors to answer, saying every few seconds for what.
+
+        Args:
+            ranks: of the engines.
+            at_least: so many of them; None for all, each of which has to have started well.
+        """
         start = time.monotonic()
-        waiting = {self._handles[rank].check_health.remote(): rank for rank in ranks}
-        while waiting:
+        calls = {rank: self._handles[rank].check_health.remote() for rank in ranks}
+        waiting = {call: rank for rank, call in calls.items()}
+        while len(waiting) > len(ranks) - (len(ranks) if at_least is None else at_least):
             left = self._startup_timeout_s - (time.monotonic() - start)
             ready, _ = ray.wait(list(waiting), num_returns=1, timeout=max(0.0, min(REPORT_EVERY_S, left)))
             elapsed = time.monotonic() - start
@@ -214,8 +299,10 @@ class InferencePool:
                 rank = waiting.pop(call)
                 try:
                     ray.get(call)
-                except RayActorError as error:
-                    raise EngineDeadError(f"Engine {rank} did not start: {_last_line(error)}") from error
+                except (RayActorError, EngineDeadError) as error:
+                    if at_least is None:
+                        raise EngineDeadError(f"Engine {rank} did not start: {_last_line(error)}") from error
+                    continue
                 logger.info("Engine %d is ready after %.0f s.", rank, elapsed)
             if not ready and elapsed >= self._startup_timeout_s:
                 raise TimeoutError(f"After {elapsed:.0f} s {self._waiting_text(waiting.values())}")

@@ -86,6 +86,9 @@ class TransformersEngine:
     async def check_health(self) -> None:
         self._require_alive()
 
+    async def ping(self) -> None:
+        self._require_alive()  # all of it is in this process
+
     def close(self) -> None:
         self._die("it was closed")
         self._thread.join()

@@ -112,6 +112,9 @@ class VLLMEngine:
         except VLLMDeadError as error:
             raise EngineDeadError(self._dead()) from error
 
+    async def ping(self) -> None:
+        await self._llm.get_weight_version()  # EngineCore answers between two steps
+
     def close(self) -> None:
         self._broken = self._broken or "it was closed"
         self._llm.shutdown()

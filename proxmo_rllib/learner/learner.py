@@ -20,6 +20,7 @@ from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.annotations import override
 
+from proxmo_rllib import pulse
 from proxmo_rllib.learner import columns
 from proxmo_rllib.learner.advantages_connector import ProxMOAdvantages
 from proxmo_rllib.learner.agreement import check_on_policy
@@ -52,6 +53,7 @@ class ProxMOLearner(TorchLearner):
         self._tokens_per_microbatch = self._choose_tokens_per_microbatch()
         for connector in self._connectors():
             self._learner_connector.append(connector)
+        pulse.Heartbeat(self.config.silence_timeout_s)
 
     def _choose_tokens_per_microbatch(self) -> int:
         config: Any = self.config
@@ -135,12 +137,17 @@ class ProxMOLearner(TorchLearner):
         scale = self._num_learners() / weight
         total = 0.0
         for index, chosen in enumerate(micro_batches):
-            with self._gradient_sync(last=index == len(micro_batches) - 1):
+            here = f"micro-batch {index + 1} of {len(micro_batches)}"
+            with (
+                self._gradient_sync(last=index == len(micro_batches) - 1),
+                pulse.waiting("its own computation", self.config.microbatch_timeout_s, here),
+            ):
                 part = {DEFAULT_MODULE_ID: take_rows(rows, chosen)}
                 outputs = self.module.forward_train(part)
                 loss = self.compute_losses(fwd_out=outputs, batch=part)[DEFAULT_MODULE_ID] * scale
                 loss.backward()
             total += float(loss.detach())
+            pulse.tick()
         key = DEFAULT_MODULE_ID
         self.metrics.log_value((key, "num_micro_batches"), len(micro_batches), reduce="sum")
         self.metrics.log_value((key, "tokens_per_microbatch"), self._tokens_per_microbatch, reduce="max", window=1)

@@ -1,12 +1,19 @@
-"""Where Ray's actors are, for words about one that does not answer. Written for Ray 2.60; touches its private names."""
+"""Ray's actors as processes: where they are, why they died, and their end. Written for Ray 2.60; private names."""
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
+import re
+import signal
 from collections.abc import Sequence
 from typing import Any
 
+from ray.exceptions import RayActorError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from proxmo_rllib import pulse
 from proxmo_rllib.machine.processors import load_text
 
 
@@ -46,3 +53,90 @@ def _where(placed: Sequence[tuple[int, str]]) -> str:
     if elsewhere:
         parts.append(f"processes {', '.join(elsewhere)}")
     return "; ".join(parts)
+
+
+# What Ray says of a death, and what to say instead.
+_CAUSES = {
+    r"running low on memory|OutOfMemory": "Ray ended its process, since its machine ran out of memory",
+    r"node.{0,40}(died|dead|failed|terminated)": "its node died",
+    r"killed by `?ray\.kill|ray\.kill\(": "it was ended by ray.kill",
+    r"exit(ed)? (due to|because).{0,40}(SystemExit|exit\(\))|INTENDED_USER_EXIT": "it called exit()",
+    r"worker process has died|unexpectedly|SYSTEM_ERROR|connection error": (
+        "its process was killed from outside, ran out of memory, or crashed"
+    ),
+    r"unavailable": "its process does not answer",
+}
+
+
+def cause_of(error: BaseException) -> str:
+    """Why an actor died or a call of it failed, on one line.
+
+    Args:
+        error: what Ray raised; its own texts are some ten lines.
+    """
+    cause: BaseException = getattr(error, "cause", None) or error
+    text = " ".join(str(cause).split())
+    if isinstance(error, RayActorError):
+        for pattern, words in _CAUSES.items():
+            if re.search(pattern, text, re.IGNORECASE):
+                return words
+    last = next((line for line in reversed(str(cause).strip().splitlines()) if line.strip()), type(cause).__name__)
+    return last.strip()
+
+
+def end_actor(handle: Any, *, restart: bool = False) -> None:
+    """Ends an actor's process, be it stopped or stuck, and those that it has started.
+
+    Args:
+        handle: of the actor.
+        restart: whether Ray may start it again, if it was made so.
+    """
+    import ray
+
+    actor_id = handle._actor_id.hex()
+    beat = pulse.last_beat(actor_id)
+    node = _node_of(actor_id)
+    ray.kill(handle, no_restart=not restart)
+    if beat is None or node is None:
+        return
+    pids = [*beat.children, beat.pid]
+    if node == ray.get_runtime_context().get_node_id():
+        _end_processes(pids)
+    elif any(alive["NodeID"] == node and alive["Alive"] for alive in ray.nodes()):
+        place = NodeAffinitySchedulingStrategy(node, soft=False)
+        ray.remote(_end_processes).options(num_cpus=0, scheduling_strategy=place).remote(pids)
+    if not restart:
+        pulse.forget(actor_id)
+
+
+def is_alive_as(actor_id: str, pid: int) -> bool:
+    """Whether Ray has an actor for alive, with that process."""
+    from ray._private.state import actors
+
+    info = actors(actor_id) or {}
+    return info.get("State") == "ALIVE" and info.get("Pid") == pid
+
+
+def process_of(handle: Any) -> int | None:
+    """The process id of an actor that Ray has for alive; None while it is dead or being started."""
+    from ray._private.state import actors
+
+    info = actors(handle._actor_id.hex()) or {}
+    return info["Pid"] if info.get("State") == "ALIVE" else None
+
+
+def _node_of(actor_id: str) -> str | None:
+    from ray._private.state import actors
+
+    info = actors(actor_id) or {}
+    return (info.get("Address") or {}).get("NodeID") or None
+
+
+def _end_processes(pids: Sequence[int]) -> None:
+    """Kills processes of this machine, unless their numbers belong to others by now: those of Ray's have its job."""
+    for pid in pids:
+        with contextlib.suppress(OSError):  # it has ended
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                environment = file.read()
+            if b"RAY_RAYLET_PID=" in environment or b"RAY_JOB_ID=" in environment:
+                os.kill(pid, signal.SIGKILL)

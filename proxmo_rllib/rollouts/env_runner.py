@@ -28,11 +28,13 @@ from ray.rllib.utils.annotations import override
 from ray.rllib.utils.checkpoints import Checkpointable
 
 from env_wrappers.panels import Panel
+from proxmo_rllib import pulse
 from proxmo_rllib.activity import EpisodeCounter
 from proxmo_rllib.metrics_logger import LoggedMetrics
 from proxmo_rllib.rollouts.agents import Agent, CompletionClient, EnginePolicyAgent, ScriptedAgent, ScriptFactory
 from proxmo_rllib.rollouts.conversation import ChatFormat
-from proxmo_rllib.rollouts.environments import EnvPool, chat_format, make_text_env
+from proxmo_rllib.rollouts.env_pool import EnvPool
+from proxmo_rllib.rollouts.environments import chat_format, make_text_env
 from proxmo_rllib.rollouts.play import PlayResult, play_groups
 from proxmo_rllib.rollouts.sampling_metrics import log_groups
 from proxmo_rllib.types import Assignment, Group, SamplingParams, Status
@@ -69,12 +71,16 @@ class TextEnvRunner(EnvRunner, Checkpointable):
         self._panel_pools: dict[str, EnvPool] = {}
         self.env: gymnasium.Env[str, str] | None = None
         self.make_env()
+        pulse.Heartbeat(self.config.silence_timeout_s)
 
     @override(EnvRunner)
     def make_env(self) -> None:
         """Makes one environment, to fail early and to answer questions; more are made when episodes need them."""
-        self._pool = EnvPool(lambda: make_text_env(self.config), self.config.max_concurrent_episodes)
+        self._pool = self._make_pool(lambda: make_text_env(self.config))
         self.env = self._pool.probe
+
+    def _make_pool(self, make: Callable[[], gymnasium.Env[str, str]]) -> EnvPool:
+        return EnvPool(make, self.config.max_concurrent_episodes, self.config.env_call_timeout_s)
 
     @override(EnvRunner)
     def make_module(self) -> None:
@@ -93,17 +99,23 @@ class TextEnvRunner(EnvRunner, Checkpointable):
 
     @override(EnvRunner)
     def sample(
-        self, *, assignments: Sequence[Assignment] = (), script: ScriptFactory | None = None, **kwargs: Any
+        self,
+        *,
+        assignments: Sequence[Assignment] = (),
+        script: ScriptFactory | None = None,
+        seconds: float | None = None,
+        **kwargs: Any,
     ) -> SampleResult:
         """Plays the assignments and logs what happened.
 
         Args:
             assignments: the groups to play.
             script: plays instead of the policy, if given.
+            seconds: after which the groups that have not ended are given up; None for never.
             **kwargs: ignored; RLlib passes settings for step-wise environments.
         """
         started = time.perf_counter()
-        result = self._run(assignments, self._agent(self.config.temperature, script))
+        result = self._run(assignments, self._agent(self.config.temperature, script), seconds=seconds)
         played = result.groups
         whole = [group for group in played if all(e.status is not Status.ERROR for e in group.episodes)]
         errors = tuple(e.error or "" for group in played for e in group.episodes if e.status is Status.ERROR)
@@ -123,6 +135,7 @@ class TextEnvRunner(EnvRunner, Checkpointable):
         temperature: float = 0.0,
         script: ScriptFactory | None = None,
         panel: Panel | None = None,
+        seconds: float | None = None,
     ) -> PlayResult:
         """Plays assignments outside training: evaluation, or a scripted agent for imitation and baselines.
 
@@ -131,16 +144,15 @@ class TextEnvRunner(EnvRunner, Checkpointable):
             temperature: of the policy; 0 is greedy.
             script: plays instead of the policy, if given.
             panel: the assignments are tasks of its environment, which may be set up differently from training's.
+            seconds: after which the groups that have not ended are given up; None for never.
         """
-        return self._run(
-            assignments, self._agent(temperature, script), None if panel is None else self._panel_pool(panel)
-        )
+        pool = None if panel is None else self._panel_pool(panel)
+        return self._run(assignments, self._agent(temperature, script), pool, seconds)
 
     def _panel_pool(self, panel: Panel) -> EnvPool:
         if panel.digest not in self._panel_pools:
-            self._panel_pools[panel.digest] = EnvPool(
-                lambda: make_text_env(self.config, panel.env_id, dict(panel.env_kwargs)),
-                self.config.max_concurrent_episodes,
+            self._panel_pools[panel.digest] = self._make_pool(
+                lambda: make_text_env(self.config, panel.env_id, dict(panel.env_kwargs))
             )
         return self._panel_pools[panel.digest]
 
@@ -176,6 +188,7 @@ class TextEnvRunner(EnvRunner, Checkpointable):
         assignments: Sequence[Assignment],
         agent: Callable[[Assignment, int], Agent],
         pool: EnvPool | None = None,
+        seconds: float | None = None,
     ) -> PlayResult:
         assert self._pool is not None, "the environment runner has been stopped"
         # A coroutine, not a method of its own: Ray would take a class with one for an asynchronous actor.
@@ -186,6 +199,7 @@ class TextEnvRunner(EnvRunner, Checkpointable):
                 agent,
                 self.chat,
                 on_episode=EpisodeCounter(str(self.worker_index)).add,
+                seconds=seconds,
                 append=self.config.context == "append",
                 max_turns=self.config.max_turns,
                 max_prompt_tokens=self.config.max_model_len - self.config.max_response_tokens,

@@ -1,11 +1,9 @@
-"""Making environments from the config, lending them to episodes, and calling them without holding up the others."""
+"""Making environments from the config, and finding out before anything starts whether they can be played."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import gymnasium
@@ -14,10 +12,9 @@ import env_wrappers  # noqa: F401 (registers its environments with Gymnasium)
 from env_wrappers.conformance import PLAIN_ACTIONS, resolve
 from env_wrappers.contract import ContractError, construct, read_tasks
 from env_wrappers.prompting import wrap
+from proxmo_rllib import pulse
 from proxmo_rllib.policies.loading import load_tokenizer, max_positions
 from proxmo_rllib.rollouts.conversation import ChatFormat, Conversation
-
-_MAX_THREADS = 64
 
 
 def make_text_env(config: Any, env: Any = None, env_config: Mapping[str, Any] | None = None) -> gymnasium.Env[str, str]:
@@ -85,9 +82,13 @@ def env_name(env: Any) -> str:
 
 @contextlib.contextmanager
 def _said_as_its_own(name: str, where: str) -> Iterator[None]:
-    """What an environment raises before anything has started becomes an error in words, as all that a check finds."""
+    """What an environment raises before anything has started becomes an error in words, as all that a check finds.
+
+    One that does not return is said to, every half minute: nobody else can be the reason then.
+    """
     try:
-        yield
+        with pulse.said_while_waiting(f"{name}, {where}"):
+            yield
     except (ValueError, OSError):  # they say what is wrong, or which file is not there
         raise
     except (Exception, SystemExit) as error:
@@ -178,108 +179,3 @@ def _try_a_step(env: gymnasium.Env[str, str], info: Mapping[str, Any]) -> None:
     action = next((a for a in info.get("admissible_actions", ()) if "<" not in a), PLAIN_ACTIONS[0])
     with _said_as_its_own(type(env.unwrapped).__name__, f"step({action!r})"):
         env.step(action)
-
-
-class EnvPool:
-    """Lends environments to episodes; makes them when needed, up to a limit, and uses them again.
-
-    A blocking environment is made and called in threads, so that the other episodes go on. One that says that it never
-    blocks, or that it is not thread-safe (`metadata`), is made and called directly.
-
-    Args:
-        make: makes one environment.
-        limit: environments at most, which bounds the episodes played at once.
-    """
-
-    def __init__(self, make: Callable[[], gymnasium.Env[str, str]], limit: int) -> None:
-        self._make = make
-        self._limit = limit
-        #: One environment for questions about spaces and tasks; it is lent to episodes too.
-        self.probe = make()
-        self._free = [self.probe]
-        metadata: Mapping[str, Any] = self.probe.unwrapped.metadata or {}
-        in_threads = metadata.get("blocking", True) and metadata.get("thread_safe", True)
-        self._threads = ThreadPoolExecutor(min(limit, _MAX_THREADS), "env") if in_threads else None
-        self._gate: tuple[asyncio.AbstractEventLoop, asyncio.Semaphore] | None = None
-
-    @contextlib.asynccontextmanager
-    async def lease(self) -> AsyncIterator[Lease]:
-        """Waits until one more environment may be used."""
-        loop = asyncio.get_running_loop()
-        if self._gate is None or self._gate[0] is not loop:
-            self._gate = (loop, asyncio.Semaphore(self._limit))
-        async with self._gate[1]:
-            lease = Lease(self)
-            try:
-                yield lease
-            except BaseException:
-                # Cancelled in the middle of a call, perhaps: nobody knows what state it is in.
-                lease.discard()
-                raise
-            finally:
-                if lease.env is not None:
-                    self._free.append(lease.env)
-
-    async def take(self) -> gymnasium.Env[str, str]:
-        """A free environment, or a new one. Raises whatever its constructor raises."""
-        if self._free:
-            return self._free.pop()
-        made: gymnasium.Env[str, str] = await self.run(self._make)
-        return made
-
-    async def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Calls a function of an environment without holding up the other episodes, where that can be."""
-        if self._threads is None:
-            return function(*args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: function(*args, **kwargs))
-
-    def throw_away(self, env: gymnasium.Env[str, str]) -> None:
-        """Closes a broken environment; nobody waits for it or hears whether it worked."""
-        if self._threads is None:
-            _close_quietly(env)
-        else:
-            self._threads.submit(_close_quietly, env)
-
-    def close(self) -> None:
-        """Closes the free environments."""
-        for env in self._free:
-            env.close()
-        self._free.clear()
-        if self._threads is not None:
-            self._threads.shutdown(wait=False)
-
-
-class Lease:
-    """The environment that one episode has to itself.
-
-    Attributes:
-        env: None before the first `reset`, and after `discard`.
-    """
-
-    def __init__(self, pool: EnvPool) -> None:
-        self._pool = pool
-        self.env: gymnasium.Env[str, str] | None = None
-
-    async def reset(self, *, seed: int, options: dict[str, Any] | None) -> tuple[str, dict[str, Any]]:
-        """As the environment's; gets it first if need be."""
-        if self.env is None:
-            self.env = await self._pool.take()
-        result: tuple[str, dict[str, Any]] = await self._pool.run(self.env.reset, seed=seed, options=options)
-        return result
-
-    async def step(self, response: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        """As the environment's."""
-        assert self.env is not None, "reset comes first"
-        result: tuple[str, float, bool, bool, dict[str, Any]] = await self._pool.run(self.env.step, response)
-        return result
-
-    def discard(self) -> None:
-        """The environment is broken: the next episode gets another."""
-        if self.env is not None:
-            self._pool.throw_away(self.env)
-            self.env = None
-
-
-def _close_quietly(env: gymnasium.Env[str, str]) -> None:
-    with contextlib.suppress(Exception):  # it is broken already
-        env.close()

@@ -8,13 +8,19 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from env_wrappers.contract import ContractError
 from proxmo_rllib.rollouts.agents import Agent
 from proxmo_rllib.rollouts.conversation import ChatFormat, Conversation
-from proxmo_rllib.rollouts.environments import EnvPool, Lease
+from proxmo_rllib.rollouts.env_pool import EnvironmentStuckError, EnvPool, Lease
 from proxmo_rllib.types import Assignment, Completion, Episode, Group, Status, Turn
 
 logger = logging.getLogger(__name__)
+
+# Far more than any token stands for, runs of spaces included.
+_MAX_CHARACTERS_PER_TOKEN = 1000
+NO_TOKENS = np.zeros(0, np.int32)
 
 
 class EnvironmentFailure(Exception):
@@ -22,7 +28,7 @@ class EnvironmentFailure(Exception):
 
 
 class AgentFailure(Exception):
-    """The agent could not answer: the engine is dead or stale, or a script raised."""
+    """The agent could not answer: the engine is dead, stale or silent, or a script raised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +37,8 @@ class PlayResult:
 
     Attributes:
         groups: those whose episodes all ended, be it with status ERROR.
-        lost: what kept the agent from answering, by the id of each group that did not end for it.
+        lost: why each of the other groups did not end, by its id: what kept the agent from answering, the time that was
+            over, or what broke in this process.
     """
 
     groups: tuple[Group, ...]
@@ -50,6 +57,7 @@ async def play_groups(
     chat: ChatFormat,
     *,
     on_episode: Callable[[], None] = lambda: None,
+    seconds: float | None = None,
     **limits: Any,
 ) -> PlayResult:
     """Plays all episodes of all groups at once, as many as the pool has environments.
@@ -60,6 +68,7 @@ async def play_groups(
         make_agent: who plays an episode, by its assignment and place in the group.
         chat: pieces of the chat template.
         on_episode: is called when an episode has ended.
+        seconds: after which the groups that have not ended are given up; None for never.
         **limits: of `play_episode`.
     """
 
@@ -69,19 +78,26 @@ async def play_groups(
         on_episode()
         return played
 
-    async def group(assignment: Assignment) -> Group | AgentFailure:
+    async def group(assignment: Assignment) -> Group | str:
         episodes = [asyncio.ensure_future(episode(assignment, index)) for index in range(assignment.size)]
         try:
-            return Group(assignment.group_id, assignment.task, tuple(await asyncio.gather(*episodes)))
+            async with asyncio.timeout(seconds):
+                return Group(assignment.group_id, assignment.task, tuple(await asyncio.gather(*episodes)))
         except AgentFailure as failure:
-            # Without this one the others are of no use.
-            for task in episodes:
-                task.cancel()
-            await asyncio.gather(*episodes, return_exceptions=True)
-            return failure
+            reason = str(failure)
+        except TimeoutError:
+            reason = f"it had not ended after {seconds:g} s (sample_timeout_s)"
+        except Exception as error:  # ours or a library's: one group must not take the others with it
+            logger.exception("Task %r broke.", assignment.task)
+            reason = f"{type(error).__name__}: {error}"
+        # Without this one the others are of no use.
+        for task in episodes:
+            task.cancel()
+        await asyncio.gather(*episodes, return_exceptions=True)
+        return reason
 
     outcomes = await asyncio.gather(*(group(assignment) for assignment in assignments))
-    lost = {a.group_id: str(o) for a, o in zip(assignments, outcomes, strict=True) if isinstance(o, AgentFailure)}
+    lost = {a.group_id: o for a, o in zip(assignments, outcomes, strict=True) if isinstance(o, str)}
     return PlayResult(tuple(outcome for outcome in outcomes if isinstance(outcome, Group)), lost)
 
 
@@ -120,7 +136,7 @@ async def play_episode(
         error = None
     except EnvironmentFailure as failure:
         # What raised shows where; of what was returned the words say all.
-        trace = None if isinstance(failure.__cause__, ContractError) else failure.__cause__
+        trace = None if isinstance(failure.__cause__, ContractError | EnvironmentStuckError) else failure.__cause__
         logger.warning("Task %r: %s", assignment.task, failure, exc_info=trace)
         status, error = Status.ERROR, f"task {assignment.task!r}: {failure}"
         if failure.__cause__ is not None:
@@ -154,13 +170,16 @@ async def _play(
     message, info = await _call(lease.reset, seed=assignment.seed, options=options)
     last_info.update(info)
     while True:
-        context_ids, appended = conversation.say(message)
-        if len(conversation.token_ids) > max_prompt_tokens:
+        # What cannot fit in any case is not read: a tokenizer takes minutes over 100 MB, and holds everybody up.
+        fits = len(message) <= _MAX_CHARACTERS_PER_TOKEN * max_prompt_tokens
+        context_ids, appended = conversation.say(message) if fits else (NO_TOKENS, False)
+        if not fits or len(conversation.token_ids) > max_prompt_tokens:
             if turns:
                 return Status.TRUNCATED
+            size = f"{len(conversation.token_ids)} tokens" if fits else f"{len(message)} characters"
             raise EnvironmentFailure(
-                f"its first prompt has {len(conversation.token_ids)} tokens, and there is room for "
-                f"{max_prompt_tokens} (max_model_len - max_response_tokens); raise max_model_len or shorten the prompt"
+                f"its first prompt has {size}, and there is room for {max_prompt_tokens} tokens "
+                "(max_model_len - max_response_tokens); raise max_model_len or shorten the prompt"
             )
         anchor = info["anchor"]
         completion = await _answer(agent, conversation.token_ids, anchor, info)
@@ -202,6 +221,8 @@ async def _call(method: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any
         return await method(*args, **kwargs)
     except ContractError as error:
         raise EnvironmentFailure(str(error)) from error
+    except EnvironmentStuckError as error:
+        raise EnvironmentFailure(f"the environment's {method.__name__} {error}") from error
     except (Exception, SystemExit) as error:  # a sys.exit would end everybody's episodes
         raise EnvironmentFailure(
             f"the environment's {method.__name__} raised {type(error).__name__}: {error}"

@@ -98,7 +98,7 @@ def test_an_update_reaches_every_engine_and_a_killed_one_comes_back_with_it(pool
     completions = generate(client, list(range(8)))
     assert len(completions) == 8, "the engine that is left answers for both"
     assert client.num_alive == 1
-    assert pool.restart_dead() == [1]
+    assert pool.heal(wait=True)
     assert pool.versions() == [pool.version] * 2
     assert np.abs(pool.score(PROMPT, 10) - expected).max() < 1e-4
     assert pool.client().num_alive == 2
@@ -108,6 +108,8 @@ def test_an_engine_that_died_before_an_update_is_replaced_and_updated(pool: Infe
     ray.kill(pool.handles[0])
     state = changed(model, 2)
     pool.update_weights(ray.put(serialise(state)), pool.version + 1)
+    assert pool.serving == [1], "the other one serves meanwhile"
+    pool.heal(wait=True)
     assert pool.versions() == [pool.version] * 2
     assert np.abs(pool.score(PROMPT, 10) - expected_scores(model, state, PROMPT, 10)).max() < 1e-4
 
@@ -178,7 +180,7 @@ def test_when_no_engine_is_left_it_says_so(cluster: None, config: EngineConfig) 
     with pytest.raises(EngineDeadError, match="All 1 inference engines are dead"):
         generate(client, [0, 1])
     with pytest.raises(EngineDeadError, match="max_restarts=0"):
-        pool.restart_dead()
+        pool.heal()
     pool.stop()
     pool.stop()
 
@@ -216,7 +218,7 @@ def test_a_vllm_engine_whose_core_process_is_killed_is_replaced(
     assert ray.get(pool.handles[0].__ray_call__.remote(kill_core), timeout=90) == ["EngineCore"]
     with pytest.raises(EngineDeadError):
         generate(pool.client(), [0])
-    assert pool.restart_dead() == [0]
+    assert pool.heal()
     assert np.abs(pool.score(PROMPT, 10) - expected).max() < 1e-4
     assert generate(pool.client(), [0])[0].policy_version == 1
     pool.stop()

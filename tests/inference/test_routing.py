@@ -16,7 +16,7 @@ def test_bundles_name_what_each_engine_reserves() -> None:
 
 
 def test_requests_with_one_affinity_stay_together_until_their_engine_is_overloaded() -> None:
-    client = PoolClient([object(), object()], 0)  # type: ignore[list-item]
+    client = PoolClient({0: object(), 1: object()}, 0)  # type: ignore[dict-item]
     assert {client._route(7) for _ in range(5)} == {1}
     client._outstanding = [0, MAX_IMBALANCE]
     assert client._route(7) == 1

@@ -65,6 +65,7 @@ def test_an_engine_asks_for_room_for_its_weights(monkeypatch, tmp_path):
     import asyncio
 
     from proxmo_rllib.inference import actor as module
+    from proxmo_rllib.inference.engine import EngineConfig
 
     asked = []
     monkeypatch.setattr(module, "folder_with_room", lambda size: asked.append(size) or tmp_path)
@@ -79,6 +80,7 @@ def test_an_engine_asks_for_room_for_its_weights(monkeypatch, tmp_path):
 
     served = module.InferenceActor.__new__(module.InferenceActor)
     served._engine = Engine()
+    served._config = EngineConfig("model")
     assert asyncio.run(served.update_weights(np.zeros(8, np.uint8), 3)) == 3
     assert asked == [8]
 

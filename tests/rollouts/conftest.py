@@ -17,7 +17,7 @@ from env_wrappers.prompting import wrap
 from proxmo_rllib.policies.loading import load_tokenizer
 from proxmo_rllib.rollouts.agents import EnginePolicyAgent
 from proxmo_rllib.rollouts.conversation import ChatFormat
-from proxmo_rllib.rollouts.environments import EnvPool
+from proxmo_rllib.rollouts.env_pool import EnvPool
 from proxmo_rllib.rollouts.play import PlayResult, play_groups
 from proxmo_rllib.types import Assignment, Completion, SamplingParams
 

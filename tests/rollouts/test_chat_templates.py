@@ -23,7 +23,7 @@ from proxmo_rllib.policies.loading import load_tokenizer
 from proxmo_rllib.rollouts.agents import EnginePolicyAgent
 from proxmo_rllib.rollouts.chat_template import TODAY
 from proxmo_rllib.rollouts.conversation import ChatFormat, Conversation
-from proxmo_rllib.rollouts.environments import EnvPool
+from proxmo_rllib.rollouts.env_pool import EnvPool
 from proxmo_rllib.rollouts.play import play_groups
 from proxmo_rllib.types import Assignment, Completion, SamplingParams
 from tests.rollouts.chat_families import APPENDED, FAMILIES, OWN_SEQUENCE, build_tokenizer, tokenizer_for

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from env_wrappers.prompting import wrap
-from proxmo_rllib.rollouts.environments import EnvPool
+from proxmo_rllib.rollouts.env_pool import EnvPool
 from proxmo_rllib.types import Group, Status
 
 

@@ -1,0 +1,1 @@
+"""Who plays what and when, who watches, and what happens when somebody dies."""
