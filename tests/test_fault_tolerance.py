@@ -1,10 +1,13 @@
-"""What a killed process costs: nothing but time. Real Ray; the transformers engine, which starts faster than vLLM."""
+"""What a killed or stuck process costs: nothing but time. Real Ray; mostly the transformers engine, which is quick."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,36 +25,53 @@ pytestmark = pytest.mark.slow
 
 GROUPS, SIZE = 4, 2
 PROBE = list(range(10, 30))
+KILL, STOP = int(signal.SIGKILL), int(signal.SIGSTOP)
 
 
-def treacherous_env() -> type[gymnasium.Env[str, str]]:
-    """Kills a process in the middle of an episode, once: when there is a file `kill` with its number, or "me"."""
+def treacherous_env(direct: bool = True) -> type[gymnasium.Env[str, str]]:
+    """Does what a file `order` says, in the middle of an episode, once: the number of a signal and of its victim, or a
+    word. A task with "kills" in its name always ends its process.
+
+    Args:
+        direct: whether it is called directly, or in a thread.
+    """
 
     class TreacherousEnv(gymnasium.Env[str, str]):
-        metadata = {"render_modes": [], "blocking": False}
+        metadata = {"render_modes": [], "blocking": not direct}
 
         def __init__(self, folder: str) -> None:
             self.observation_space = self.action_space = AnyText()
             self.folder = folder
 
         def tasks(self, split: str) -> list[str]:
-            return [f"{split}-{index}" for index in range(10)]
+            kills = os.path.exists(os.path.join(self.folder, "kills"))
+            return [f"{split}-{index}" for index in range(10)] if not kills else [f"{split}-0", f"{split}-kills"]
 
         def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[str, dict[str, Any]]:
             super().reset(seed=seed)
             self.steps = 0
+            self.task = options["task"]
             return f"You are in the room {options['task']}.", {"success": False}
 
         def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
             self.steps += 1
-            order, carried_out = os.path.join(self.folder, "kill"), os.path.join(self.folder, "killed")
-            if os.path.exists(order):
-                os.rename(order, carried_out)
-                with open(carried_out) as file:
-                    victim = file.read()
-                os.kill(os.getpid() if victim == "me" else int(victim), signal.SIGKILL)
+            if "kills" in self.task and ray.get_runtime_context().get_actor_id():  # not when it is tried first
+                os._exit(1)
+            self.obey()
             right = sum(action.encode()) % 3 == 0
             return "Nothing happens.", float(right), self.steps == 3, False, {"success": right}
+
+        def obey(self) -> None:
+            order, carried_out = os.path.join(self.folder, "order"), os.path.join(self.folder, "obeyed")
+            try:
+                os.rename(order, carried_out)
+            except FileNotFoundError:
+                return
+            with open(carried_out) as file:
+                words = file.read().split()
+            if words[0] == "hang":
+                threading.Event().wait()
+            os.kill(os.getpid() if words[1] == "me" else int(words[1]), int(words[0]))
 
     return TreacherousEnv
 
@@ -61,15 +81,19 @@ def build(local_ray: None, tiny_policy: Path, tmp_path: Path) -> Iterator[Callab
     """Builds an algorithm whose environments read their orders in `tmp_path`."""
     built: list[ProxMO] = []
 
-    def make(num_env_runners: int, num_engines: int = 1) -> ProxMO:
-        env = treacherous_env()
+    def make(num_env_runners: int, num_engines: int = 1, *, direct: bool = True, **inference: Any) -> ProxMO:
+        env = treacherous_env(direct)
         ray.tune.register_env("treacherous", lambda settings: env(**settings))
         panel = Panel("panel", 1, "treacherous", {"folder": str(tmp_path)}, tuple(f"valid-{i}" for i in range(6)))
         config = (
             ProxMOConfig()
             .environment("treacherous", env_config={"folder": str(tmp_path)})
             .policy(pretrained=tiny_policy)
-            .inference(engine="transformers", num_engines=num_engines, max_model_len=128, max_response_tokens=4)
+            .inference(
+                **{"engine": "transformers", "max_model_len": 128, "max_response_tokens": 4, **inference},
+                num_engines=num_engines,
+            )
+            .fault_tolerance(silence_timeout_s=10, env_call_timeout_s=10)
             .env_runners(num_env_runners=num_env_runners)
             .training(num_groups=GROUPS, group_size=SIZE, lr=1e-3)
             .evaluation(panel=panel)
@@ -83,10 +107,14 @@ def build(local_ray: None, tiny_policy: Path, tmp_path: Path) -> Iterator[Callab
         algorithm.stop()
 
 
-def order(folder: Path, victim: object) -> None:
+def order(folder: Path, *words: object) -> None:
     """Written whole, and then put in its place."""
-    (folder / "order").write_text(str(victim))
-    (folder / "order").rename(folder / "kill")
+    (folder / "new").write_text(" ".join(map(str, words)))
+    (folder / "new").rename(folder / "order")
+
+
+def obeyed(folder: Path) -> bool:
+    return (folder / "obeyed").exists()
 
 
 def assert_whole(algorithm: Any, result: dict[str, Any], folder: Path) -> None:
@@ -108,9 +136,9 @@ def test_a_killed_environment_runner_costs_no_group(build: Any, tmp_path: Path, 
     """Its groups are played again by the others, or by itself when Ray has brought it back."""
     algorithm = build(num_env_runners)
     assert_whole(algorithm, algorithm.train(), tmp_path)
-    order(tmp_path, "me")
+    order(tmp_path, KILL, "me")
     assert_whole(algorithm, algorithm.train(), tmp_path)
-    assert (tmp_path / "killed").exists()
+    assert obeyed(tmp_path)
     assert_whole(algorithm, algorithm.train(), tmp_path)
     # On a busy machine Ray takes longer to bring the runner back than the others take to go on.
     while algorithm.env_runner_group.num_healthy_remote_env_runners() < num_env_runners:
@@ -121,12 +149,12 @@ def test_a_killed_environment_runner_costs_no_group(build: Any, tmp_path: Path, 
 def test_an_engine_killed_during_an_iteration_is_replaced_within_it(build: Any, tmp_path: Path, num_engines: int):
     algorithm = build(1, num_engines)
     assert_whole(algorithm, algorithm.train(), tmp_path)
-    order(tmp_path, ray.get(algorithm.pool.handles[0].check_health.remote()))
+    order(tmp_path, KILL, ray.get(algorithm.pool.handles[0].check_health.remote()))
     for _ in range(2):
         result = algorithm.train()
         assert_whole(algorithm, result, tmp_path)
         assert result["num_engine_restarts"] == 1
-    assert (tmp_path / "killed").exists()
+    assert obeyed(tmp_path)
 
 
 def test_an_engine_killed_between_iterations_comes_back_with_the_newest_weights(build: Any, tmp_path: Path):
@@ -140,7 +168,122 @@ def test_an_engine_killed_between_iterations_comes_back_with_the_newest_weights(
 
 def test_a_panel_is_played_as_a_whole_whatever_dies(build: Any, tmp_path: Path):
     algorithm = build(2)
-    order(tmp_path, "me")
+    order(tmp_path, KILL, "me")
     result = algorithm.evaluate_panel()
-    assert (tmp_path / "killed").exists()
+    assert obeyed(tmp_path)
     assert (result.overall.episodes, result.num_errors) == (6, 0)
+
+
+def faults(result: dict[str, Any]) -> dict[str, int]:
+    """Of the iteration, without zeros."""
+    kinds = ("engine_replaced", "runner_replaced", "group_replayed", "group_dropped")
+    found = {kind: result["fault_tolerance"][f"num_{kind}"] for kind in kinds}
+    return {kind: count for kind, count in found.items() if count}
+
+
+def test_a_stopped_runner_is_replaced_within_seconds_and_its_groups_played_again(
+    build: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    algorithm = build(1)
+    assert_whole(algorithm, algorithm.train(), tmp_path)
+    order(tmp_path, STOP, "me")
+    started = time.monotonic()
+    result = algorithm.train()
+    assert time.monotonic() - started < 60
+    assert_whole(algorithm, result, tmp_path)
+    assert faults(result) == {"runner_replaced": 1, "group_replayed": GROUPS}
+    lines = [record.getMessage() for record in caplog.records if record.name == "proxmo_rllib.faults"]
+    assert lines[0].startswith("Environment runner 1 is replaced: it has given no sign of life for 1")
+    assert lines[1] == f"{GROUPS} groups are played again: environment runner 1 was lost."
+    assert len(lines) == 2
+
+
+@pytest.mark.parametrize("num_engines", [1, 2])
+def test_a_stopped_engine_is_replaced_and_the_other_serves_meanwhile(build: Any, tmp_path: Path, num_engines: int):
+    algorithm = build(1, num_engines)
+    assert_whole(algorithm, algorithm.train(), tmp_path)
+    order(tmp_path, STOP, ray.get(algorithm.pool.handles[0].check_health.remote()))
+    started = time.monotonic()
+    result = algorithm.train()
+    assert time.monotonic() - started < 60
+    assert obeyed(tmp_path)
+    assert_whole(algorithm, result, tmp_path)
+    while len(algorithm.pool.serving) < num_engines:
+        assert_whole(algorithm, algorithm.train(), tmp_path)
+
+
+def test_a_stopped_core_process_of_vllm_is_replaced_and_ended(build: Any, tmp_path: Path):
+    algorithm = build(1, engine="vllm")
+    assert_whole(algorithm, algorithm.train(), tmp_path)
+    (core,) = ray.get(algorithm.pool.handles[0].__ray_call__.remote(children), timeout=30)
+    order(tmp_path, STOP, core)
+    result = algorithm.train()
+    assert obeyed(tmp_path)
+    assert_whole(algorithm, result, tmp_path)
+    assert faults(result) == {"engine_replaced": 1, "group_replayed": GROUPS}
+    assert not Path(f"/proc/{core}").exists(), "it would keep its memory"
+
+
+def children(actor: Any) -> list[int]:
+    import multiprocessing
+
+    return [child.pid for child in multiprocessing.active_children() if child.pid]
+
+
+def test_a_step_that_never_returns_ends_its_own_episode(build: Any, tmp_path: Path):
+    """In a thread it is given up after its deadline; its group is dropped, and the others are learned from."""
+    algorithm = build(1, direct=False)
+    order(tmp_path, "hang")
+    result = algorithm.train()
+    assert result["num_groups_dropped"] == 1
+    assert result["env_runners"]["num_errors"] == 1
+    assert faults(result) == {}
+    (broken,) = [
+        line
+        for line in map(json.loads, (tmp_path / "run" / "episodes.jsonl").read_text().splitlines())
+        if line["status"] == "error"
+    ]
+    assert "the environment's step did not return within 10 s (env_call_timeout_s)" in broken["error"]
+    assert_whole(algorithm, algorithm.train(), tmp_path)
+
+
+def test_a_direct_step_that_never_returns_costs_its_runner(
+    build: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    algorithm = build(1)
+    order(tmp_path, "hang")
+    result = algorithm.train()
+    assert_whole(algorithm, result, tmp_path)
+    assert faults(result) == {"runner_replaced": 1, "group_replayed": GROUPS}
+    assert re.search(r"runner 1 is replaced: it has waited for the environment's step of task 'train-\d'", caplog.text)
+
+
+@pytest.mark.parametrize("num_env_runners", [1, 2])
+def test_a_group_that_kills_its_runner_twice_is_given_up_and_the_others_are_not(
+    build: Any, tmp_path: Path, num_env_runners: int, caplog: pytest.LogCaptureFixture
+):
+    (tmp_path / "kills").touch()
+    algorithm = build(num_env_runners)
+    result = algorithm.train()
+    killers = GROUPS // 2
+    assert result["num_groups_dropped"] == faults(result)["group_dropped"] == killers
+    assert result["learners"]["default_policy"]["num_sequences"] == (GROUPS - killers) * SIZE
+    assert "task 'train-kills' is given up: environment runners died 2 times while they played it" in caplog.text
+    assert len(algorithm.pool.serving) == 1
+
+
+def test_what_breaks_in_a_runner_is_named_and_does_not_end_it(build: Any, tmp_path: Path):
+    algorithm = build(1)
+
+    class Script:
+        def reset(self, observation: str, info: dict[str, Any]) -> None: ...
+
+        def act(self, observation: str, info: dict[str, Any]) -> str:
+            raise LookupError("no such thing")
+
+    before = algorithm._runners.handles()[1]
+    pid = ray.get(before.apply.remote(lambda runner: os.getpid()))
+    result = algorithm.evaluate_panel(script=lambda rng: Script())
+    assert result.num_errors == 6
+    assert "LookupError: no such thing" in result.episodes[0].error
+    assert ray.get(before.apply.remote(lambda runner: os.getpid())) == pid

@@ -122,6 +122,7 @@ def play(chat: ChatFormat) -> Callable[..., PlayResult]:
         max_turns: int = 5,
         max_prompt_tokens: int = 10_000,
         pool: EnvPool | None = None,
+        seconds: float | None = None,
     ) -> PlayResult:
         def make() -> Any:
             bare = make_env()
@@ -138,6 +139,7 @@ def play(chat: ChatFormat) -> Callable[..., PlayResult]:
                     assignments,
                     agent,
                     chat,
+                    seconds=seconds,
                     append=history is None,
                     max_turns=max_turns,
                     max_prompt_tokens=max_prompt_tokens,

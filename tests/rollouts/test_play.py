@@ -274,3 +274,84 @@ def test_environments_are_used_again_by_the_next_call(play: Any, make_client: An
     assert len(made) == 4
     pool.close()
     assert all(env.closed for env in made)
+
+
+def test_a_call_that_never_returns_ends_its_episode_and_no_other(
+    play: Any, make_client: Any, assignments: Any, obedient_env: Any, chat: Any
+):
+    stuck = threading.Event()
+
+    class Env(obedient_env):
+        metadata = {"render_modes": []}
+
+        def step(self, action: str) -> Any:
+            if self.task == "bad-0":
+                stuck.wait()
+            return super().step(action)
+
+    pool = EnvPool(lambda: wrap(Env(), style="bare", template="bare"), 4, call_timeout_s=0.2)
+    client = make_client(lambda prompt, turn: "win")
+    for _ in range(3):  # threads that are stuck are no others' loss
+        result = play(client, assignments("bad-0", "train-1", size=2), pool=pool)
+        assert statuses(result.groups) == [[Status.ERROR] * 2, [Status.SUCCESS] * 2]
+    error = result.groups[0].episodes[0].error
+    assert error == "task 'bad-0': the environment's step did not return within 0.2 s (env_call_timeout_s)"
+    stuck.set()
+
+
+def test_an_environment_whose_iterator_ends_is_an_error_and_no_hang(
+    play: Any, make_client: Any, assignments: Any, obedient_env: Any
+):
+    class Env(obedient_env):
+        metadata = {"render_modes": []}
+
+        def step(self, action: str) -> Any:
+            return next(iter(()))
+
+    result = play(make_client(lambda prompt, turn: "win"), assignments("train-0", size=1), Env)
+    assert "raised" in result.groups[0].episodes[0].error
+    assert "StopIteration" in result.groups[0].episodes[0].error
+
+
+@pytest.mark.parametrize("turn", [0, 1])
+def test_an_observation_far_beyond_the_context_is_not_read(
+    play: Any, make_client: Any, assignments: Any, obedient_env: Any, turn: int
+):
+    """A tokenizer takes minutes over 100 MB."""
+
+    class Env(obedient_env):
+        def reset(self, **kwargs: Any) -> Any:
+            observation, info = super().reset(**kwargs)
+            return ("room " * 4_000_000 if turn == 0 else observation), info
+
+        def step(self, action: str) -> Any:
+            _, *rest = super().step(action)
+            return "room " * 4_000_000, *rest
+
+    result = play(make_client(lambda prompt, turn: "go"), assignments("train-0", size=1), Env)
+    (episode,) = result.groups[0].episodes
+    assert episode.status is (Status.TRUNCATED if turn else Status.ERROR)
+    if turn == 0:
+        assert "its first prompt has 20000000 characters, and there is room for 10000 tokens" in episode.error
+
+
+def test_what_has_not_ended_in_time_is_given_up(play: Any, make_client: Any, assignments: Any):
+    async def say(prompt: str, turn: int) -> str:
+        if "train-0" in prompt:
+            await asyncio.Event().wait()
+        return "win"
+
+    result = play(make_client(say), assignments("train-0", "train-1"), seconds=0.5)
+    assert result.lost == {"group-0": "it had not ended after 0.5 s (sample_timeout_s)"}
+    assert statuses(result.groups) == [[Status.SUCCESS] * 2]
+
+
+def test_what_breaks_in_our_own_code_costs_one_group_and_is_named(
+    play: Any, make_client: Any, assignments: Any, chat: Any
+):
+    class Client:
+        async def generate(self, prompt: list[int], params: Any, affinity: int = 0) -> Any:
+            return None  # whose token ids are then asked for
+
+    result = play(Client(), assignments("train-0", size=1))
+    assert result.lost == {"group-0": "AttributeError: 'NoneType' object has no attribute 'token_ids'"}
