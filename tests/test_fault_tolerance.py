@@ -276,14 +276,17 @@ def test_what_breaks_in_a_runner_is_named_and_does_not_end_it(build: Any, tmp_pa
     algorithm = build(1)
 
     class Script:
-        def reset(self, observation: str, info: dict[str, Any]) -> None: ...
+        def reset(self, observation: str, info: dict[str, Any]) -> None:
+            if "valid-3" in observation:
+                raise LookupError("no such thing")
 
         def act(self, observation: str, info: dict[str, Any]) -> str:
-            raise LookupError("no such thing")
+            return "look"
 
     before = algorithm._runners.handles()[1]
     pid = ray.get(before.apply.remote(lambda runner: os.getpid()))
     result = algorithm.evaluate_panel(script=lambda rng: Script())
-    assert result.num_errors == 6
-    assert "LookupError: no such thing" in result.episodes[0].error
+    assert (result.num_errors, result.overall.episodes) == (1, 5)
+    (broken,) = [episode for episode in result.episodes if episode.error]
+    assert broken.error == "task 'valid-3': it was lost 3 times; the last reason: LookupError: no such thing"
     assert ray.get(before.apply.remote(lambda runner: os.getpid())) == pid

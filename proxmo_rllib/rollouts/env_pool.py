@@ -149,14 +149,16 @@ class EnvPool:
         if own.thread is None:
             with pulse.waiting(whom, limit, detail):
                 return function()
-        future = own.thread.submit(function)
+        # Neither `wait_for` nor `wrap_future`: they cost more than many an environment's step.
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Any] = loop.create_future()
+        own.thread.submit(function).add_done_callback(lambda done: _settle_in(loop, answer, done))
+        timer = loop.call_later(limit, _give_up, answer, limit)
         with pulse.waiting(whom, detail=detail):
             try:
-                return await asyncio.wait_for(asyncio.wrap_future(future), limit)
-            except TimeoutError as error:
-                if future.done() and not future.cancelled():
-                    raise  # its own
-                raise EnvironmentStuckError(f"did not return within {limit:g} s (env_call_timeout_s)") from error
+                return await answer
+            finally:
+                timer.cancel()
 
     def throw_away(self, own: OwnEnv) -> None:
         """Closes a broken environment; nobody waits for it or hears whether it worked."""
@@ -217,6 +219,27 @@ class Lease:
         if self.own is not None:
             self._pool.throw_away(self.own)
             self.own = None
+
+
+def _settle_in(loop: asyncio.AbstractEventLoop, answer: asyncio.Future[Any], done: Future[Any]) -> None:
+    """In the environment's thread: hands over what a call came to, unless nobody waits for it any more."""
+    with contextlib.suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(_settle, answer, done)
+
+
+def _settle(answer: asyncio.Future[Any], done: Future[Any]) -> None:
+    if answer.done():
+        return
+    error = done.exception()
+    if error is None:
+        answer.set_result(done.result())
+    else:
+        answer.set_exception(error)
+
+
+def _give_up(answer: asyncio.Future[Any], limit: float) -> None:
+    if not answer.done():
+        answer.set_exception(EnvironmentStuckError(f"did not return within {limit:g} s (env_call_timeout_s)"))
 
 
 def _close_quietly(env: gymnasium.Env[str, str] | None) -> None:
