@@ -104,14 +104,16 @@ class Learners:
         num_restarts: how often the learners were started anew.
     """
 
-    def __init__(self, group: LearnerGroup) -> None:
+    def __init__(self, group: LearnerGroup, say: Callable[[str], object] = logger.warning) -> None:
         """Takes charge of learners that were just built.
 
         Args:
             group: RLlib's; the same object holds the new learners after a death. With `num_learners=0` its learner is
                 in this process, and everything goes straight to it.
+            say: is told of each death, on one line.
         """
         self.num_restarts = 0
+        self._say = say
         self._group = group
         self._wanted = group.config.num_learners
         self._deaths = 0
@@ -287,11 +289,9 @@ class Learners:
             started = time.monotonic()
             self._settle(_GRACE_S)
             snapshot = self._newest_state(f"{who} died ({why})", error)
-            logger.warning(
-                "%s died (%s); the learners start anew from optimizer step %d and do again what came after it.",
-                who,
-                why,
-                snapshot.version,
+            self._say(
+                f"{who} of {len(self.actors)} died ({why}); all start anew from optimizer step {snapshot.version} and do "
+                "again what came after it."
             )
             try:
                 self._rebuild()
@@ -301,12 +301,7 @@ class Learners:
             except _DEATHS as another:
                 error = another
                 continue
-            logger.warning(
-                "%d %s back after %.0f s; nothing was lost.",
-                len(self.actors),
-                "learner is" if len(self.actors) == 1 else "learners are",
-                time.monotonic() - started,
-            )
+            logger.info("The learners (%d) are back after %.0f s.", len(self.actors), time.monotonic() - started)
             return
 
     def _newest_state(self, found: str, error: Exception) -> _Snapshot:
@@ -326,7 +321,7 @@ class Learners:
             except (*_DEATHS, GetTimeoutError):
                 continue
             self._since.clear()
-            self._snapshot = _Snapshot([(state, about.node)], about.version, [about.metrics] * self._wanted)
+            self._snapshot = _Snapshot([(state, about.node)], about.version, [about.metrics])
             return self._snapshot
         raise LearnersDiedError(
             f"{found}; there is no other with its state, and no copy of it. The run goes on from its last checkpoint "
@@ -335,13 +330,15 @@ class Learners:
 
     def _hand_over(self, snapshot: _Snapshot) -> None:
         """Gives learners that were just built the state of a snapshot."""
-        if snapshot.states:
-            state, _ = snapshot.states[0]
-            calls = [
-                actor.apply.remote(_take_over, state, metrics)
-                for actor, metrics in zip(self.actors, snapshot.metrics, strict=False)  # there may be fewer now
-            ]
-            ray.get(calls)
+        if not snapshot.states:
+            return
+        state, _ = snapshot.states[0]
+        calls = []
+        for rank, actor in enumerate(self.actors):
+            # There may be fewer than the snapshot was taken of, or more.
+            metrics = snapshot.metrics[rank if rank < len(snapshot.metrics) else 0]
+            calls.append(actor.apply.remote(_take_over, state, metrics))
+        ray.get(calls)
 
     def _rebuild(self) -> None:
         """Ends all learners and builds them anew, in the same LearnerGroup: RLlib holds references to it."""

@@ -15,7 +15,8 @@ import tree
 from proxmo_rllib.orchestration import learners
 from proxmo_rllib.orchestration.learners import LearnersDiedError
 
-pytestmark = pytest.mark.slow
+# A start of learners takes ten seconds, on a busy machine thirty.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 PROBE = list(range(10, 30))
 #: When a learner dies; nobody does in the last iteration, which uses all that the one before left.
@@ -58,12 +59,13 @@ def test_whenever_a_learner_dies_the_result_is_the_same_bit_for_bit(
     [expected_state, *_] = [substance(state) for state in undisturbed.states()]
     assert len(states) == num_learners
     assert all(same(state, expected_state) for state in states)
-    # One line when it dies and one when it is back; learner 0 alone exports and saves.
+    # Learner 0 alone copies its state and saves checkpoints. Each death is said on one line.
     assert disturbed.learners.num_restarts == (6 if victim == 0 else 5)
     lines = [record.getMessage() for record in caplog.records if record.name == "proxmo_rllib.orchestration.learners"]
-    assert len(lines) == 2 * disturbed.learners.num_restarts
-    assert lines[0].startswith(f"Learner {victim} died (its process ended")
-    assert lines[1].startswith(f"{num_learners} learner")
+    assert len(lines) == disturbed.learners.num_restarts
+    assert lines[0].startswith(f"Learner {victim} of {num_learners} died (its process ended")
+    assert "start anew from optimizer step 2 and" in lines[1]
+    assert not any("\n" in line for line in lines)
 
 
 def test_a_learner_that_fails_says_why_and_is_not_started_again(start: Any, tmp_path: Path):
@@ -127,4 +129,7 @@ def test_a_smaller_cluster_goes_on_with_fewer_learners(
         np.testing.assert_allclose(weight, weights[1][name], atol=1e-4, err_msg=name)
     kill(run, 0)
     run.iterate(1)
-    assert len(run.learners.actors) == 2
+    states = [substance(state) for state in run.states()]
+    assert len(states) == 2
+    assert states[0]["num_optimizer_steps"] == 4
+    assert same(states[0], states[1])
