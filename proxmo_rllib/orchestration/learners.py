@@ -290,8 +290,8 @@ class Learners:
             self._settle(_GRACE_S)
             snapshot = self._newest_state(f"{who} died ({why})", error)
             self._say(
-                f"{who} of {len(self.actors)} died ({why}); all start anew from optimizer step {snapshot.version} and do "
-                "again what came after it."
+                f"{who} of {len(self.actors)} died ({why}); all start anew from optimizer step {snapshot.version} and "
+                "do again what came after it."
             )
             try:
                 self._rebuild()
@@ -314,11 +314,11 @@ class Learners:
         if states:
             return _Snapshot(states, snapshot.version, snapshot.metrics)
         # There is no copy. The others are somewhere in the update: what they have learned of it is kept.
-        for actor in self.actors:
+        for actor in _that_answer(self.actors):
             try:
                 state, reference = _ask_for_state(actor, math.inf)
-                about = ray.get(reference, timeout=_GRACE_S)
-            except (*_DEATHS, GetTimeoutError):
+                about = ray.get(reference)
+            except _DEATHS:
                 continue
             self._since.clear()
             self._snapshot = _Snapshot([(state, about.node)], about.version, [about.metrics])
@@ -427,6 +427,20 @@ def _raise_death(calls: Sequence[Any]) -> None:
             raise
         except RayError:  # it stumbled over the same as the first, whose error is raised
             continue
+
+
+def _that_answer(actors: Sequence[Any]) -> list[Any]:
+    """Those that live and do not hang in an exchange with one that does not."""
+    calls = {actor.ping.remote(): actor for actor in actors}
+    answered, _ = ray.wait(list(calls), num_returns=len(calls), timeout=_GRACE_S) if calls else ([], [])
+    living = []
+    for call in answered:
+        try:
+            ray.get(call)
+        except _DEATHS:
+            continue
+        living.append(calls[call])
+    return living
 
 
 def _ask_for_state(actor: Any, limit: float) -> tuple[Any, Any]:
