@@ -36,7 +36,8 @@ RLLIBS: dict[str, tuple[str, str]] = {
     "num_epochs": ("training", "Passes over an iteration's episodes."),
     "num_learners": (
         "learners",
-        "Ray actors that learn, each with a share of the groups; 0 learns in the algorithm's own process.",
+        "Ray actors that learn, each with a share of the groups; one that dies is replaced, see docs/learners.md. "
+        "0 learns in the algorithm's own process.",
     ),
     "num_gpus_per_learner": ("learners", "GPUs of each."),
     "evaluation_interval": ("evaluation", "Iterations between two evaluations on the panel; None for none."),

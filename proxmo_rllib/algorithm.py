@@ -21,6 +21,7 @@ import ray
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.callbacks.utils import make_callback
+from ray.rllib.core import COMPONENT_LEARNER_GROUP
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import (
@@ -43,7 +44,6 @@ from proxmo_rllib.evaluation.panels import PanelResult, panel_assignments, summa
 from proxmo_rllib.faults import FaultLog
 from proxmo_rllib.inference.engine import EngineConfig
 from proxmo_rllib.inference.pool import InferencePool
-from proxmo_rllib.inference.weights import serialise
 from proxmo_rllib.learner.agreement import ProbeScores, WeightTransferError, check_transfer
 from proxmo_rllib.learner.training_data import GroupedTrainingData
 from proxmo_rllib.machine.folders import make_folder
@@ -52,6 +52,7 @@ from proxmo_rllib.machine.resources import check_in_cluster, ray_for_script
 from proxmo_rllib.metrics_logger import LoggedMetrics
 from proxmo_rllib.model_checks import check_model
 from proxmo_rllib.orchestration.dealing import Dealer, Dealt
+from proxmo_rllib.orchestration.learners import Learners
 from proxmo_rllib.orchestration.runners import Runners
 from proxmo_rllib.orchestration.watch import Part, Watch
 from proxmo_rllib.policies.loading import resolve_pretrained, save_policy
@@ -64,8 +65,6 @@ logger = logging.getLogger(__name__)
 
 TASK_SAMPLER = "task_sampler"
 POLICY_FOLDER = "policy"
-# Tokens of the fixed prompt whose logprobs are compared after a weight transfer.
-_PROBE_TOKENS = 256
 
 
 class ProxMO(Algorithm):
@@ -115,6 +114,7 @@ class ProxMO(Algorithm):
                 if pool.exception() is None:
                     pool.result().stop()
                 raise
+        self._learners = Learners(self.learner_group, self._faults)
         engines = f"{self.config.num_engines} x {self.config.engine}"
         activity.begin(f"waiting for the engines ({engines})", expects_progress=False)
         self._pool = pool.result()
@@ -272,19 +272,18 @@ class ProxMO(Algorithm):
     def _parts(self) -> list[Part]:
         """The processes that are watched."""
         runners = self._runners.handles() if self._runners is not None else {}
-        learners = getattr(self.learner_group, "_worker_manager", None)
         engines = self._pool.handles if self._pool is not None else []
         return [
             *(Part(f"environment runner {number}", handle, restarts=True) for number, handle in runners.items()),
-            *(Part(f"learner {number}", handle) for number, handle in (learners._actors.items() if learners else ())),
+            *(Part(f"learner {rank}", handle) for rank, handle in enumerate(self._learners.actors)),
             *(Part(f"engine {rank}", handle) for rank, handle in enumerate(engines)),
         ]
 
     def _learn(self, groups: GroupedTrainingData) -> None:
         activity.begin("learning")
         sampled = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
-        results = self.learner_group.update(
-            training_data=groups,
+        results = self._learners.update(
+            groups,
             timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: sampled},
             num_epochs=self.config.num_epochs,
         )
@@ -293,7 +292,8 @@ class ProxMO(Algorithm):
     def _transfer_weights(self) -> None:
         """Hands the learner's weights to every engine and checks that they compute the same."""
         activity.begin("handing the weights to the engines")
-        weights, version, probe = self._from_first_learner(_export, self._probe_ids)
+        weights, version, probe = self._learners.export(self._probe_ids)
+        self._learners.snapshot()
         self.pool.update_weights(weights, version)
         self._policy_version = version
         self._check_engines(probe, version)
@@ -306,14 +306,6 @@ class ProxMO(Algorithm):
         self.metrics.log_value("weight_transfer_error", error, reduce="max", window=1)
         self.metrics.log_value("policy_version", version, reduce="max", window=1)
         self.metrics.log_value("num_engine_restarts", self.pool.num_restarts, reduce="max", window=1)
-
-    def _from_first_learner(self, export: Any, *args: Any) -> Any:
-        results = self.learner_group.foreach_learner(lambda learner: export(learner, *args))
-        for result in results:
-            value = result.get() if hasattr(result, "get") else result
-            if value is not None:
-                return value
-        raise RuntimeError("No learner answered.")
 
     @override(Algorithm)
     def restore_env_runners(self, env_runner_group: Any) -> list[int]:
@@ -379,21 +371,27 @@ class ProxMO(Algorithm):
 
     @override(Checkpointable)
     def set_state(self, state: dict[str, Any]) -> None:
-        super().set_state(state)
+        give = super().set_state
+        if COMPONENT_LEARNER_GROUP in state:
+            self._learners.restore(lambda: give(state))
+        else:
+            give(state)
         if TASK_SAMPLER in state:
             self._sampler.set_state(state[TASK_SAMPLER])
 
     @override(Checkpointable)
     def save_to_path(self, path: Any = None, **kwargs: Any) -> Any:
         """As RLlib's, and a folder `policy` beside it that transformers and vLLM load."""
-        saved = super().save_to_path(path, **kwargs)
-        weights, _, _ = self._from_first_learner(_export, self._probe_ids)
+        save = super().save_to_path
+        saved = self._learners.attempt(lambda: save(path, **kwargs))
+        weights, _, _ = self._learners.export(self._probe_ids)
         save_policy(self.config.pretrained or "", memoryview(ray.get(weights)), Path(saved) / POLICY_FOLDER)
         return saved
 
     @override(Checkpointable)
     def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
-        super().restore_from_path(path, *args, **kwargs)
+        restore = super().restore_from_path
+        self._learners.restore(lambda: restore(path, *args, **kwargs))
         self._transfer_weights()
 
     @override(Algorithm)
@@ -454,19 +452,6 @@ def _given_up(assignment: Assignment, reason: str) -> Group:
         for index in range(assignment.size)
     )
     return Group(assignment.group_id, assignment.task, tuple(episodes))
-
-
-def _export(learner: Any, probe_ids: list[int]) -> tuple[Any, int, ProbeScores] | None:
-    """In the learner's process: its weights (a reference), version, the probe's logprobs. None beyond the first."""
-    if getattr(learner, "_learner_index", None) not in (None, 0):
-        return None
-    num_context = max(1, len(probe_ids) - _PROBE_TOKENS)
-    policy = learner.policy
-    probe = ProbeScores(
-        trained=policy.score(probe_ids, num_context).numpy(),
-        exact=policy.score(probe_ids, num_context, exact=True).numpy(),
-    )
-    return ray.put(serialise(policy.exported_weights())), learner.policy_version, probe
 
 
 __all__ = ["ProxMO", "WeightTransferError"]

@@ -8,13 +8,14 @@ whole groups -> connectors (advantages, padded columns) -> optimizer steps (`num
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core import COMPONENT_OPTIMIZER, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.core.learner.learner import Learner
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
@@ -260,6 +261,45 @@ class ProxMOLearner(TorchLearner):
         return context
 
     @override(Learner)
+    def apply(self, func: Any, *args: Any, **kwargs: Any) -> Any:
+        """Calls a function with this learner. Its error reaches the caller; RLlib's ends the process instead."""
+        return func(self, *args, **kwargs)
+
+    def state_size(self) -> int:
+        """Bytes of a snapshot, about: the weights, and two moments of those that are trained."""
+        sizes = [(p.numel() * p.element_size(), p.requires_grad) for p in self.policy.lm.parameters()]
+        return sum(size * (3 if trained else 1) for size, trained in sizes)
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that a learner needs to go on as this one would: more than a checkpoint has.
+
+        Returns:
+            Arrays in the place of tensors, which Ray copies faster.
+        """
+        state = self.get_state()
+        state[COMPONENT_RL_MODULE] = {
+            module: {name: tensor.numpy() for name, tensor in tensors.items()}
+            for module, tensors in state[COMPONENT_RL_MODULE].items()
+        }
+        state["num_skipped_in_a_row"] = self._num_skipped_in_a_row
+        state["has_checked_engine"] = self._has_checked_engine
+        return state
+
+    def take_over(self, state: dict[str, Any]) -> None:
+        """Goes on where the learner was that made the snapshot."""
+        self.set_state(
+            state
+            | {
+                COMPONENT_RL_MODULE: {
+                    module: {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+                    for module, arrays in state[COMPONENT_RL_MODULE].items()
+                }
+            }
+        )
+        self._num_skipped_in_a_row = state["num_skipped_in_a_row"]
+        self._has_checked_engine = state["has_checked_engine"]
+
+    @override(Learner)
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
         state: dict[str, Any] = super().get_state(components, not_components=not_components, **kwargs)
         state["num_optimizer_steps"] = self._num_optimizer_steps
@@ -268,6 +308,10 @@ class ProxMOLearner(TorchLearner):
 
     @override(Learner)
     def set_state(self, state: dict[str, Any]) -> None:
+        if COMPONENT_OPTIMIZER in state:
+            # RLlib puts arrays in place as they are. Those that Ray hands out are the object store's own memory, the
+            # same for all learners of a machine: each would change the others' moments, and the copy itself.
+            state = state | {COMPONENT_OPTIMIZER: copy.deepcopy(state[COMPONENT_OPTIMIZER])}
         super().set_state(state)
         self._num_optimizer_steps = state.get("num_optimizer_steps", self._num_optimizer_steps)
         if self.config.max_tokens_per_microbatch is None:
