@@ -96,8 +96,7 @@ def read_settings(file: Path) -> ReadSettings:
             raise ValueError(f"{file}, {key}: {type(error).__name__}: {error}") from error
         if not allowed:
             raise ValueError(f"{file}, {key}={value!r}: it is {needed}.")
-        for named, said in _code_in(key, value):
-            withheld[named] = said
+        withheld |= dict(_code_in(key, value))
         setattr(config, key, _without_code(key, value))
     return ReadSettings(config, withheld)
 

@@ -5,8 +5,8 @@
     proxmo eval --agent expert --panel alfworld-generated-unseen-200 --output expert.json
 
 The config (environment, prompts, limits, engine) is the checkpoint's, or that of --config. Of a checkpoint JSON and
-safetensors are read: nothing in it is run. An environment of one's own, which it can only name, is said again. An expert and a random
-player need neither model nor Ray.
+safetensors are read, and nothing in it is run: an environment of one's own, which it can only name, is said again, as
+env=module:Name or with --config. An expert and a random player need neither model nor Ray.
 """
 
 from __future__ import annotations
