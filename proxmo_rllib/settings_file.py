@@ -92,7 +92,7 @@ def read_settings(file: Path) -> ReadSettings:
         try:
             value = _decode(written)
             allowed, needed = _allows(key, value)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ValueError(f"{file}, {key}: {type(error).__name__}: {error}") from error
         if not allowed:
             raise ValueError(f"{file}, {key}={value!r}: it is {needed}.")
