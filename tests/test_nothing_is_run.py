@@ -6,6 +6,7 @@ Each test lays out files that would leave a mark if they were run, and uses them
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import pickle
 import shutil
@@ -223,10 +224,8 @@ def test_a_models_own_code_is_not_run(use, model_type, tiny_policy, tmp_path, ma
     folder = with_code(Path(shutil.copytree(tiny_policy, tmp_path / "model")), mark, model_type)
     # On a terminal transformers asks, and somebody may say yes.
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("transformers asked"))
-    try:
+    with contextlib.suppress(ValueError):  # refused in words, or loaded as what it says it is
         use(folder)
-    except ValueError as error:
-        assert str(error)
     assert not mark.exists()
 
 

@@ -149,9 +149,9 @@ JSON = st.recursive(
 def test_whatever_stands_in_it_is_taken_or_refused_in_words(key, value, tmp_path):
     file = tmp_path / "settings.json"
     file.write_text(json.dumps({"format": 1, "settings": {key: value}, "unsaid": {}}))
+    refused = ""
     try:
         read = read_settings(file)
     except ValueError as error:
-        assert "settings.json" in str(error)
-    else:
-        assert ":" not in str(read.config.env)
+        refused = str(error)
+    assert "settings.json" in refused if refused else ":" not in str(read.config.env)
