@@ -146,7 +146,7 @@ async def measure(
 def _vocab_size(config: EngineConfig) -> int:
     from transformers import AutoConfig
 
-    size: int = AutoConfig.from_pretrained(config.model).get_text_config().vocab_size
+    size: int = AutoConfig.from_pretrained(config.model, trust_remote_code=False).get_text_config().vocab_size
     return size
 
 

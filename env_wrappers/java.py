@@ -47,11 +47,13 @@ class Java:
 
         self._extra = extra
         try:
-            port, process = launch_gateway(
+            # Whoever speaks to the process can have it run anything, and every user of the machine can reach it.
+            port, token, process = launch_gateway(
                 java_path=str(JAVA),
                 classpath=jar,
                 javaopts=list(_OPTIONS),
                 die_on_exit=True,
+                enable_auth=True,
                 cwd=str(Path(jar).parent),
                 return_proc=True,
             )
@@ -59,7 +61,7 @@ class Java:
             raise RuntimeError(f"Java did not start with {jar} ({error}); try `{JAVA} -version`.") from error
         self.process: subprocess.Popen[bytes] = process
         self.gateway: Any = JavaGateway(java_process=process)
-        self.gateway.set_gateway_client(_client(port))
+        self.gateway.set_gateway_client(_client(port, token))
         self._end = weakref.finalize(self, _end, self.gateway, process)
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -85,7 +87,7 @@ class Java:
         self._end()
 
 
-def _client(port: int) -> Any:
+def _client(port: int, token: str) -> Any:
     """Connections to the process, for py4j 0.10.9.
 
     Java writes a long answer in pieces of 8 KiB, and holds back one that does not fill a segment until those before it
@@ -101,7 +103,7 @@ def _client(port: int) -> Any:
             connection.start()
             return connection
 
-    return Client(gateway_parameters=GatewayParameters(port=port))
+    return Client(gateway_parameters=GatewayParameters(port=port, auth_token=token))
 
 
 def _end(gateway: Any, process: subprocess.Popen[bytes]) -> None:

@@ -38,7 +38,7 @@ from ray.rllib.utils.metrics import (
 from ray.tune import PlacementGroupFactory
 from ray.util.placement_group import get_current_placement_group
 
-from proxmo_rllib import activity, quiet
+from proxmo_rllib import activity, quiet, settings_file
 from proxmo_rllib.config import ProxMOConfig
 from proxmo_rllib.evaluation.panels import PanelResult, panel_assignments, summarise
 from proxmo_rllib.faults import FaultLog
@@ -381,11 +381,12 @@ class ProxMO(Algorithm):
 
     @override(Checkpointable)
     def save_to_path(self, path: Any = None, **kwargs: Any) -> Any:
-        """As RLlib's, and a folder `policy` beside it that transformers and vLLM load."""
+        """As RLlib's, and beside it a folder `policy` that transformers and vLLM load, and the settings as JSON."""
         save = super().save_to_path
         saved = self._learners.attempt(lambda: save(path, **kwargs))
         weights, _, _ = self._learners.export(self._probe_ids)
         save_policy(self.config.pretrained or "", memoryview(ray.get(weights)), Path(saved) / POLICY_FOLDER)
+        settings_file.write_settings(self.config, Path(saved) / settings_file.NAME)
         return saved
 
     @override(Checkpointable)

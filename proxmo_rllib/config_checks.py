@@ -109,7 +109,10 @@ RULES: Mapping[str, Rule] = {
     "max_num_seqs": _whole(1),
     "max_response_tokens": _whole(1),
     "temperature": _number(0),
-    "engine_kwargs": _instance("a dictionary of arguments of vLLM's AsyncEngineArgs", dict),
+    "engine_kwargs": Rule(
+        lambda value: isinstance(value, dict) and not value.get("trust_remote_code"),
+        "a dictionary of arguments of vLLM's AsyncEngineArgs, without trust_remote_code: a model's own code is not run",
+    ),
     "engine_startup_timeout_s": _positive(),
     "weight_check_tolerance": _or_none(_positive()),
     "max_kl_to_engine": _or_none(_positive()),

@@ -61,7 +61,7 @@ def _config(folder: ModelFolder) -> Any:
     from transformers import AutoConfig, __version__
 
     try:
-        return AutoConfig.from_pretrained(folder.path)
+        return AutoConfig.from_pretrained(folder.path, trust_remote_code=False)
     except (ValueError, KeyError) as error:
         raise ValueError(
             f"{folder.path / 'config.json'}: model_type={folder.config.get('model_type')!r} cannot be read by "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import importlib.util
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ from typing import Any
 os.environ.update(
     {
         "HF_HUB_OFFLINE": "1",
-        "RAY_AUTH_MODE": "disabled",  # else ray.init writes a token file into the user's home
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),  # else ray.init writes a token file into the user's home
         "RAY_USAGE_STATS_ENABLED": "0",
         "TOKENIZERS_PARALLELISM": "false",
         "VLLM_NO_USAGE_STATS": "1",

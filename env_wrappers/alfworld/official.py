@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from env_wrappers.alfworld import package
 from env_wrappers.alfworld.env import GamesEnv
 from env_wrappers.alfworld.games import Source, open_library
-from env_wrappers.alfworld.problem import Game
+from env_wrappers.alfworld.problem import Game, GameError
 
 try:
     import textworld
@@ -24,6 +24,10 @@ except ImportError as error:
         f"engine='textworld' needs the packages textworld and fast_downward_textworld ({error}); install them with: "
         "pip install 'textworld[pddl]>=1.7,<1.8', or use engine='native', which says the same."
     ) from error
+
+
+# What textworld's grammar reads as more than text; between braces it takes a Python expression, and evaluates it.
+_GRAMMAR_SIGNS = frozenset('{}[]#|"\\')
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,16 @@ class Engine:
         self._env = PddlEnv(infos)
 
     def reset(self, source: Source) -> Mapping[str, Any]:
-        """Load and start a game."""
+        """Load and start a game.
+
+        Raises:
+            GameError: the words of its task are more than text to the engine's grammar.
+        """
+        if signs := _GRAMMAR_SIGNS.intersection(source.task):
+            raise GameError(
+                f"The task {source.task!r} has {', '.join(sorted(map(repr, signs)))}, which the official engine's "
+                "grammar would run; no official game has. Get the file anew, or use engine='native', where it is text."
+            )
         self._env.load(
             {
                 # Today's domain and grammar, whatever the game file came with: the upgrade of the official patch.

@@ -4,8 +4,9 @@
     proxmo eval Qwen/Qwen2.5-1.5B-Instruct --config tuned_examples/alfworld_qwen2_5_1_5b.py --temperature 0
     proxmo eval --agent expert --panel alfworld-generated-unseen-200 --output expert.json
 
-The config (environment, prompts, limits, engine) is the checkpoint's, or that of --config. An expert and a random
-player need neither model nor Ray.
+The config (environment, prompts, limits, engine) is the checkpoint's, or that of --config. Of a checkpoint JSON and
+safetensors are read, and nothing in it is run: an environment of one's own, which it can only name, is said again, as
+env=module:Name or with --config. An expert and a random player need neither model nor Ray.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from proxmo_rllib.cli.examples import list_examples
+from proxmo_rllib.cli.examples import import_from_here, list_examples
 from proxmo_rllib.cli.session import (
     check_address,
     check_machine,
@@ -114,15 +115,22 @@ def _config(arguments: argparse.Namespace) -> ProxMOConfig:
     if arguments.config:
         config = load_example(arguments.config).config
     elif policy is not None and policy.config is not None:
+        policy.refuse_withheld({*arguments.settings, *(["panel"] if arguments.panel else [])})
         config = policy.config
     elif arguments.agent and arguments.panel:
         config = ProxMOConfig()
     else:
         what = "--panel or --config" if arguments.agent else "--config FILE.py"
-        raise ValueError(f"Nothing says how to play: give {what}. (A checkpoint brings its config; a model has none.)")
+        own = f" The run was started with {policy.file}." if policy is not None and policy.file else ""
+        raise ValueError(
+            f"Nothing says how to play: give {what}.{own} (A checkpoint brings its settings, unless an older version "
+            "wrote it; a model has none.)"
+        )
     if policy is not None:
         config.policy(pretrained=policy.pretrained)
     apply_settings(config, arguments.settings)
+    if ":" in arguments.settings.get("env", ""):
+        import_from_here()
     if arguments.panel:
         config.evaluation(panel=arguments.panel)
     config.panel = config.resolved_panel()

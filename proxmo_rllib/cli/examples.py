@@ -62,6 +62,12 @@ def make_importable(file: Path) -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join([*new, *([others] if others else [])])
 
 
+def import_from_here() -> None:
+    """Lets modules of the present folder be found, as `python -m` does."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+
+
 def runtime_env() -> dict[str, Any]:
     """Ray's `runtime_env`, so that a cluster that runs already imports the same; its nodes have to see the folders."""
     if not _folders:

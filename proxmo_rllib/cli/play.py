@@ -24,7 +24,7 @@ from rich.columns import Columns
 from rich.console import Console
 from rich.markup import escape
 
-from proxmo_rllib.cli.examples import installed_example
+from proxmo_rllib.cli.examples import import_from_here, installed_example
 from proxmo_rllib.cli.session import prepare_environment
 from proxmo_rllib.cli.settings import ExampleError, apply_settings, load_example, split_settings
 
@@ -140,8 +140,7 @@ def _config(arguments: argparse.Namespace) -> ProxMOConfig:
     if arguments.env.endswith(".py") or installed_example(arguments.env):
         config = load_example(Path(arguments.env)).config
     else:
-        if str(Path.cwd()) not in sys.path:
-            sys.path.insert(0, str(Path.cwd()))  # as `python -m` does, so that a module in this folder is found
+        import_from_here()  # MODULE:NAME
         config = ProxMOConfig().environment(arguments.env)
     apply_settings(config, arguments.settings)
     return config
@@ -192,6 +191,7 @@ def _prompting(arguments: argparse.Namespace, config: ProxMOConfig) -> ProxMOCon
     if arguments.agent in SCRIPTS:
         return config
     policy = find_policy(arguments.agent)
+    policy.refuse_withheld(("env", "env_config", "panel", "engine_kwargs"))  # of those it takes the command line's
     trained = policy.config or config
     return trained.policy(pretrained=policy.pretrained).environment(config.env, env_config=config.env_config)
 

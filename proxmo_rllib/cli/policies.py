@@ -1,10 +1,15 @@
-"""The policy that a word on the command line names: a checkpoint, a run, a model's folder, or a name on the hub."""
+"""The policy that a word on the command line names: a checkpoint, a run, a model's folder, or a name on the hub.
+
+Of a checkpoint JSON and safetensors are read and nothing is run, whoever wrote it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from proxmo_rllib.config import ProxMOConfig
@@ -12,10 +17,37 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class NamedPolicy:
-    """Where the weights are, and the config they were trained with, if that is known."""
+    """Where the weights are, and the config they were trained with, if that is known.
+
+    Attributes:
+        pretrained: the folder or name of the model.
+        config: what its checkpoint says, but for what names code.
+        withheld: what was left out of it, in words, by setting.
+        file: the file that the run was started with, if the run says one.
+    """
 
     pretrained: str
     config: ProxMOConfig | None
+    withheld: Mapping[str, str] = field(default_factory=dict)
+    file: str | None = None
+
+    def refuse_withheld(self, said: Collection[str]) -> None:
+        """Refuses a checkpoint whose settings name code, unless the user said those settings himself.
+
+        Args:
+            said: settings, or dictionaries of settings, that do not come from the checkpoint.
+
+        Raises:
+            ValueError: naming what is to be said.
+        """
+        for key, value in self.withheld.items():
+            if key not in said and key.partition(".")[0] not in said:
+                own = f"; the run was started with {self.file}" if self.file else ""
+                raise ValueError(
+                    f"{self.pretrained}: its checkpoint says {key}={value}, which is code, or names some, and a "
+                    f"checkpoint is not let choose what runs. If you trust it, say {key}=... yourself, or --config "
+                    f"FILE.py{own}."
+                )
 
 
 def find_policy(word: str) -> NamedPolicy:
@@ -26,7 +58,7 @@ def find_policy(word: str) -> NamedPolicy:
             wrote, `asset:NAME`, or a name on the hub.
 
     Raises:
-        ValueError: there is no such folder, or no policy in it.
+        ValueError: there is no such folder, or no policy in it, or its settings are damaged.
     """
     from proxmo_rllib.algorithm import POLICY_FOLDER
     from proxmo_rllib.policies import resolve_pretrained
@@ -38,41 +70,26 @@ def find_policy(word: str) -> NamedPolicy:
         policy = checkpoint / POLICY_FOLDER
         if not policy.is_dir():
             raise ValueError(f"{checkpoint} has no folder {POLICY_FOLDER!r}: it is no checkpoint of ProxMO.")
-        _import_as_the_run_did(path)
-        return NamedPolicy(str(policy), checkpoint_config(checkpoint))
+        return _of_checkpoint(checkpoint, policy, path)
     return NamedPolicy(resolve_pretrained(word), None)
 
 
-def _import_as_the_run_did(path: Path) -> None:
-    """The config may name classes of modules that lay beside the run's file."""
-    from proxmo_rllib.cli.examples import make_importable
-    from proxmo_rllib.training_run.folder import RunFolder
+def _of_checkpoint(checkpoint: Path, policy: Path, path: Path) -> NamedPolicy:
+    from proxmo_rllib import settings_file
 
-    try:
-        file = RunFolder.of(path).read_json("run.json").get("file")
-    except ValueError:
-        return  # a checkpoint that was moved out of its run, or one that RLlib alone wrote
-    if file and Path(file).is_file():
-        make_importable(Path(file))
+    file = checkpoint / settings_file.NAME
+    if not file.is_file():
+        return NamedPolicy(str(policy), None, file=_started_with(path))
+    read = settings_file.read_settings(file)
+    return NamedPolicy(str(policy), read.config, read.withheld, _started_with(path))
 
 
-def checkpoint_config(checkpoint: Path) -> ProxMOConfig:
-    """The config of a checkpoint, as a copy that can be changed.
-
-    Raises:
-        ValueError: it is no checkpoint of this algorithm.
-    """
-    from ray import cloudpickle
-
-    from proxmo_rllib.config import ProxMOConfig
-
-    with (checkpoint / "class_and_ctor_args.pkl").open("rb") as file:
-        arguments, keywords = cloudpickle.load(file)["ctor_args_and_kwargs"]
-    config: Any = keywords.get("config", arguments[0] if arguments else None)
-    if isinstance(config, dict) and "class" in config:  # as RLlib writes it
-        config = ProxMOConfig.from_state(config)
-        del config.__dict__["class"]
-    if not isinstance(config, ProxMOConfig):
-        raise ValueError(f"{checkpoint} is a checkpoint of {type(config).__name__}, not of ProxMOConfig.")
-    thawed: ProxMOConfig = config.copy(copy_frozen=False)
-    return thawed
+def _started_with(path: Path) -> str | None:
+    """The file that a run was started with, to name it to the user; it is not run."""
+    for folder in (path.absolute(), *path.absolute().parents[:2]):
+        try:
+            file = json.loads((folder / "run.json").read_text(encoding="utf-8")).get("file")
+        except (OSError, ValueError, AttributeError):
+            continue  # not in a run, or of one that is damaged
+        return str(file) if file else None
+    return None

@@ -40,10 +40,8 @@ def prepare_environment(environment: MutableMapping[str, str], home: Path, addre
         environment.setdefault(name, value)
     # It warns at every start that RLlib's present API is in use.
     logging.getLogger("ray.rllib.algorithms.algorithm_config").setLevel(logging.ERROR)
-    if address is None and "RAY_ADDRESS" not in environment:
-        # A cluster of one's own listens on loopback; without this Ray writes a token into the user's home.
-        environment.setdefault("RAY_AUTH_MODE", "disabled")
-        return
+    if (address or environment.get("RAY_ADDRESS") or "local") == "local":
+        return  # a cluster of one's own gets a token of its own when it is started
     from proxmo_rllib.cli.submit import find_token
 
     find_token(environment, home)

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
 # In the place of a policy that a warm start will make.
 TO_BE_MADE = "to-be-made-by-the-warm-start"
+# RLlib keeps a training's state as pickles.
+TRUSTS = "resuming trusts {}: loading it runs what whoever wrote it put in; `proxmo eval` and `proxmo play` run nothing"
 # Errors of a config, or of what it names: said in a line, without a traceback.
 REFUSALS = (ExampleError, ValueError, OSError)
 
@@ -226,6 +228,8 @@ def _train(
     config = example.config.debugging(run_folder=str(folder.path))
     settings = folder.write_config(config)
     console.print(f"run folder: {folder.path}", markup=False)
+    if checkpoint is not None:
+        console.print(TRUSTS.format(checkpoint.name), markup=False)
     request = requested(config)
     where = start_ray(arguments.address, request)
     console.print(f"on {where}, reserving {describe(request.required_resources)}", markup=False)

@@ -121,7 +121,7 @@ def manifest_of_checkpoint(folder: Path) -> Manifest:
     from transformers import AutoConfig
 
     tensors = read_model_folder(folder).tensors
-    names = compare_names(tensors, model_without_weights(AutoConfig.from_pretrained(folder)))
+    names = compare_names(tensors, model_without_weights(AutoConfig.from_pretrained(folder, trust_remote_code=False)))
     return {name: tensors[name] for name in names.part_of - names.tied.keys()}
 
 

@@ -25,6 +25,7 @@ from proxmo_rllib import pulse
 from proxmo_rllib.learner import columns
 from proxmo_rllib.learner.advantages_connector import ProxMOAdvantages
 from proxmo_rllib.learner.agreement import check_on_policy
+from proxmo_rllib.learner.loopback_store import listen_where_told
 from proxmo_rllib.learner.losses import TokenLoss, clipped_surrogate
 from proxmo_rllib.learner.microbatch_size import choose_tokens_per_microbatch
 from proxmo_rllib.learner.module import CausalLMModule
@@ -41,6 +42,10 @@ class ProxMOLearner(TorchLearner):
     """Optimises the policy on whole groups. Written for RLlib 2.60; the overridden names are alpha API."""
 
     metrics: LoggedMetrics
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        listen_where_told()  # before RLlib lets the learners meet
 
     @override(TorchLearner)
     def build(self) -> None:

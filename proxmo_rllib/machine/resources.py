@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proxmo_rllib.machine.folders import check_ray_folder
+from proxmo_rllib.machine.own_cluster import forget_token, guarded
 from proxmo_rllib.machine.processors import available_cores
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def check_on_this_machine(bundles: Sequence[Amounts]) -> None:
 
 
 def start_on_this_machine(bundles: Sequence[Amounts], log_to_driver: bool = True) -> None:
-    """Starts a Ray of one's own with as many CPUs in its books as a run reserves.
+    """Starts a Ray of one's own with as many CPUs in its books as a run reserves, that lets nobody else in.
 
     Args:
         bundles: what its processes reserve.
@@ -97,14 +98,15 @@ def start_on_this_machine(bundles: Sequence[Amounts], log_to_driver: bool = True
     check_on_this_machine(bundles)
     check_ray_folder(os.environ)
     asked = total_of(bundles).get("CPU", 1.0)
-    ray.init(
-        num_cpus=max(available_cores(), -int(-asked // 1)),
-        include_dashboard=False,
-        logging_level=logging.WARNING,
-        log_to_driver=log_to_driver,
-        # A cluster that someone else runs on this machine is not ours to join.
-        address="local",
-    )
+    with guarded():
+        ray.init(
+            num_cpus=max(available_cores(), -int(-asked // 1)),
+            include_dashboard=False,
+            logging_level=logging.WARNING,
+            log_to_driver=log_to_driver,
+            # A cluster that someone else runs on this machine is not ours to join.
+            address="local",
+        )
 
 
 def ray_for_script(request: PlacementGroupFactory) -> None:
@@ -126,6 +128,7 @@ def ray_for_script(request: PlacementGroupFactory) -> None:
         if canonicalize_bootstrap_address(None) is None:
             start_on_this_machine(request.bundles)
             return
+        forget_token(os.environ)
         ray.init()
     check_in_cluster(request, in_trial=False)
 

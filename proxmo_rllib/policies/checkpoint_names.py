@@ -39,7 +39,7 @@ def model_without_weights(config: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
 
 
 def compare_names(names: Iterable[str], lm: Any) -> Comparison:

@@ -1,4 +1,8 @@
-"""Loading a policy: a folder, a hub name, or an asset that ships with the package."""
+"""Loading a policy: a folder, a hub name, or an asset that ships with the package.
+
+A model's own code is never run: `trust_remote_code` is said to be off, since transformers asks on a terminal where it
+is left unsaid.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +60,9 @@ def load_causal_lm(pretrained: str | Path) -> Any:
 
     source = resolve_pretrained(pretrained)
     try:
-        lm = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+        lm = AutoModelForCausalLM.from_pretrained(
+            source, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
     except OSError as error:
         raise ValueError(_unreachable(pretrained, error)) from error
     choose_attention(lm)
@@ -75,7 +81,7 @@ def load_tokenizer(pretrained: str | Path) -> Any:
     try:
         # Mistral's own backend, which transformers takes where it finds a tekken.json, has neither a chat template nor
         # the tokenizer.json that prompts are made with.
-        return AutoTokenizer.from_pretrained(source, mistral_format=False)
+        return AutoTokenizer.from_pretrained(source, mistral_format=False, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ValueError(_unreachable(pretrained, error)) from error
 
@@ -90,7 +96,7 @@ def max_positions(pretrained: str | Path) -> int | None:
 
     source = resolve_pretrained(pretrained)
     try:
-        config = AutoConfig.from_pretrained(source).get_text_config()
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False).get_text_config()
     except OSError as error:
         raise ValueError(_unreachable(pretrained, error)) from error
     positions: int | None = getattr(config, "max_position_embeddings", None)

@@ -41,7 +41,7 @@ def write_text_part(source: Path, target: Path) -> str:
     from transformers import AutoConfig
 
     folder = read_model_folder(source)
-    whole = AutoConfig.from_pretrained(source)
+    whole = AutoConfig.from_pretrained(source, trust_remote_code=False)
     if not has_other_parts(whole):
         raise ValueError(f"{source}: model_type={whole.model_type!r} is all text; train it as it is.")
     config = whole.get_text_config()

@@ -86,7 +86,7 @@ def cluster() -> Iterator[Cluster]:
     """A head that answers, with a token that `proxmo submit` has to find."""
     folder = Path(tempfile.mkdtemp(prefix="pxc", dir="/tmp"))  # sockets need a short path
     log = folder / "head.log"
-    environment = {key: value for key, value in os.environ.items() if key not in {"RAY_ADDRESS", "RAY_AUTH_MODE"}}
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_A")}
     environment |= {
         "HOME": str(folder),  # where Ray keeps its token
         "PATH": f"{Path(RAY).parent}:{os.environ['PATH']}",

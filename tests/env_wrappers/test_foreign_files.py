@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import lzma
@@ -383,3 +384,37 @@ def test_a_panel_that_is_none_is_named(tmp_path: Path, text: str) -> None:
         find_panel(str(tmp_path / "panel.json"))
     with pytest.raises(ValueError, match="neither a panel"):
         find_panel(str(tmp_path))
+
+
+@pytest.mark.textworld
+def test_a_game_whose_task_is_a_program_is_refused_by_the_official_engine(tmp_path):
+    """Its grammar evaluates what stands between braces."""
+    from env_wrappers.alfworld.official import Engine
+    from env_wrappers.alfworld.problem import GameError
+
+    source = gymnasium.make("env_wrappers/ALFWorld-v0", rooms="bathroom").unwrapped.library.source(
+        "generated/train/000000"
+    )
+    ran = tmp_path / "ran"
+    for task in (f"put {{open({str(ran)!r}, 'w')}} in shelf.", "put #task# in shelf.", 'put " in shelf.'):
+        with pytest.raises(GameError, match="official engine's grammar"):
+            Engine().reset(dataclasses.replace(source, task=task))
+    assert not ran.exists()
+
+
+def test_an_array_of_objects_is_not_unpickled(tmp_path):
+    """The index of a catalogue is kept as numpy's files, which may hold pickles."""
+    import pickle
+
+    from env_wrappers.webshop.index import load_array
+
+    class Runs:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    header = b"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }\n"
+    start = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    (tmp_path / "array.npy").write_bytes(start + pickle.dumps([Runs()]))
+    with pytest.raises(ValueError):
+        load_array(tmp_path / "array.npy")
+    assert not (tmp_path / "ran").exists()

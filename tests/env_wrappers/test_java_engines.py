@@ -227,3 +227,17 @@ def test_another_process_and_threads_see_the_same_episode(name: str, task: str) 
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == here
+
+
+def test_nobody_else_on_the_machine_can_have_javas_process_run_anything() -> None:
+    """It listens on loopback, where every user reaches it, and runs what it is told."""
+    from py4j.java_gateway import GatewayParameters, JavaGateway
+    from py4j.protocol import Py4JError
+
+    env = make("ScienceWorld")
+    env.reset(options={"task": env.tasks("train")[0]})
+    port = env._java.gateway._gateway_client.gateway_parameters.port
+    with pytest.raises(Py4JError):
+        JavaGateway(gateway_parameters=GatewayParameters(port=port)).jvm.System.getProperty("user.name")
+    assert env.step("look around")[0]
+    env.close()
