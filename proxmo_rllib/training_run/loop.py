@@ -5,15 +5,19 @@ panel ──► [algo.train() ──► metrics.jsonl, observers ──► check
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from proxmo_rllib.machine.disk import DiskError
 from proxmo_rllib.stopping import StopCriteria
 from proxmo_rllib.training_run.folder import RunFolder
 from proxmo_rllib.training_run.progress import PanelScore, Progress, flatten
+
+logger = logging.getLogger(__name__)
 
 
 class Trainable(Protocol):
@@ -55,6 +59,7 @@ class Outcome:
     before: PanelScore | None
     after: PanelScore | None
     checkpoint: Path | None
+    unsaved: str | None = None  # why the last checkpoint is not there, if it is not
 
     def summary(self, config: Any) -> dict[str, Any]:
         """One JSON object that says how it went.
@@ -93,6 +98,7 @@ class Run:
         started: `time.monotonic()` at which the command began, so that start-up counts.
         checkpoint_every: iterations between checkpoints; the last one is always saved.
         keep_checkpoints: how many are kept.
+        stop_unsaved: whether a checkpoint that the disk does not take ends the run; else it goes on to the next.
     """
 
     def __init__(
@@ -106,6 +112,7 @@ class Run:
         started: float | None = None,
         checkpoint_every: int = 10,
         keep_checkpoints: int = 3,
+        stop_unsaved: bool = False,
     ) -> None:
         self.algo = algo
         self.folder = folder
@@ -115,6 +122,8 @@ class Run:
         self._started = time.monotonic() if started is None else started
         self._checkpoint_every = checkpoint_every
         self._keep_checkpoints = keep_checkpoints
+        self._stop_unsaved = stop_unsaved
+        self._unsaved: str | None = None
         self._record = folder.read_json("run.json")
         self._minutes_before = float(self._record.get("minutes", 0.0))
         self._checkpoint: Path | None = None
@@ -140,6 +149,8 @@ class Run:
             self._publish(result)
             if reason or self.algo.iteration % self._checkpoint_every == 0:
                 self._save()
+            if self._unsaved and self._stop_unsaved:
+                reason = reason or "its checkpoint could not be saved"
         outcome = Outcome(
             reason=reason,
             interrupted=self._interrupted() is not None,
@@ -148,8 +159,9 @@ class Run:
             before=before,
             after=after,
             checkpoint=self._checkpoint,
+            unsaved=self._unsaved,
         )
-        self.folder.write_json("summary.json", outcome.summary(self.algo.config))
+        self.folder.note("summary.json", outcome.summary(self.algo.config))
         return outcome
 
     def _score_before(self) -> PanelScore | None:
@@ -164,7 +176,7 @@ class Run:
         if score is None:
             return None
         self._record["before"] = asdict(score)
-        self.folder.write_json("run.json", self._record)
+        self.folder.note("run.json", self._record)
         self.folder.add_metrics({"iteration": 0, "minutes": self.minutes} | flatten({"evaluation": metrics}))
         for observer in self._observers:
             observer.on_panel(score, 0)
@@ -179,11 +191,20 @@ class Run:
             observer.on_iteration(progress, metrics, episodes)
 
     def _save(self) -> None:
-        self._checkpoint = self.folder.save_checkpoint(
-            self.algo.iteration, self.algo.save_to_path, self._keep_checkpoints
-        )
+        """Saves a checkpoint; one that the disk does not take leaves the one before, and a warning."""
+        try:
+            self._checkpoint = self.folder.save_checkpoint(
+                self.algo.iteration, self.algo.save_to_path, self._keep_checkpoints
+            )
+        except DiskError as error:
+            self._unsaved = str(error)
+            last = self.folder.saved.newest_whole()
+            there = "there is none yet" if last is None else f"the last one is {last.name}, and whole"
+            logger.warning("%s Of the checkpoints, %s.", error, there)
+            return
+        self._unsaved = None
         # After the checkpoint: minutes belong to what a resumed run can go on from.
         self._record |= {"minutes": self.minutes, "iterations": self.algo.iteration}
-        self.folder.write_json("run.json", self._record)
+        self.folder.note("run.json", self._record)
         for observer in self._observers:
             observer.on_checkpoint(self._checkpoint)

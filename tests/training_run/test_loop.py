@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +12,7 @@ import pytest
 
 from env_wrappers.panels import Panel
 from proxmo_rllib import StopCriteria
+from proxmo_rllib.checkpoint_format import whole_or_nothing
 from proxmo_rllib.training_run import RunFolder
 from proxmo_rllib.training_run.loop import Run
 
@@ -22,6 +25,7 @@ class Counting:
         self.config = SimpleNamespace(panel=tasks, engine="vllm", seed=3)
         self.iteration = iteration
         self.evaluated_at: list[int] = []
+        self.full_disk_at: set[int] = set()
         self._interval = evaluation_interval
 
     def train(self):
@@ -37,8 +41,11 @@ class Counting:
         return {"success_rate": rate, "num_episodes": 10, "seconds": 0.5}
 
     def save_to_path(self, path):
-        Path(path).mkdir()
-        (Path(path) / "rllib_checkpoint.json").write_text(str(self.iteration))
+        with whole_or_nothing(Path(path)):
+            Path(path).mkdir()
+            if self.iteration in self.full_disk_at:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            (Path(path) / "rllib_checkpoint.json").write_text(str(self.iteration))
 
 
 @pytest.fixture
@@ -143,3 +150,33 @@ def test_observers_see_every_iteration_and_its_recorded_episodes(folder):
         ("iteration", 2, [1]),
         ("checkpoint", "iteration_000002"),
     ]
+
+
+def test_a_full_disk_costs_a_checkpoint_and_not_the_run(folder, caplog):
+    algo = Counting()
+    algo.full_disk_at = {4}
+    with caplog.at_level(logging.WARNING):
+        outcome = Run(algo, folder, StopCriteria(iterations=6), checkpoint_every=2).train()
+    assert outcome.iterations == 6
+    assert outcome.unsaved is None
+    assert [path.name for path in folder.whole_checkpoints()] == ["iteration_000002", "iteration_000006"]
+    assert "iteration 4 is not saved" in caplog.text
+    assert "the last one is iteration_000002, and whole" in caplog.text
+
+
+def test_a_full_disk_ends_the_run_where_that_was_asked_for(folder):
+    algo = Counting()
+    algo.full_disk_at = {4}
+    outcome = Run(algo, folder, StopCriteria(iterations=6), checkpoint_every=2, stop_unsaved=True).train()
+    assert outcome.iterations == 4
+    assert outcome.reason == "its checkpoint could not be saved"
+    assert "No space left" in outcome.unsaved
+    assert folder.saved.newest_whole().name == "iteration_000002"
+
+
+def test_a_run_whose_last_checkpoint_is_not_there_says_so(folder):
+    algo = Counting()
+    algo.full_disk_at = {3}
+    outcome = Run(algo, folder, StopCriteria(iterations=3), checkpoint_every=2).train()
+    assert "iteration 3 is not saved" in outcome.unsaved
+    assert folder.saved.newest_whole().name == "iteration_000002"
