@@ -38,7 +38,7 @@ from ray.rllib.utils.metrics import (
 from ray.tune import PlacementGroupFactory
 from ray.util.placement_group import get_current_placement_group
 
-from proxmo_rllib import activity, quiet
+from proxmo_rllib import activity, preemption, quiet
 from proxmo_rllib.checkpoint_format import check_whole, describe_changes, whole_or_nothing
 from proxmo_rllib.config import ProxMOConfig
 from proxmo_rllib.evaluation.panels import PanelResult, panel_assignments, summarise
@@ -363,7 +363,13 @@ class ProxMO(Algorithm):
             callbacks_functions=self.config.callbacks_on_evaluate_start,
             kwargs={"algorithm": self, "metrics_logger": self.metrics},
         )
-        results = self.evaluate_panel().as_metrics()
+        try:
+            results = self.evaluate_panel().as_metrics()
+        except KeyboardInterrupt:
+            if not preemption.was_cut():
+                raise
+            logger.warning("The panel was cut: there is no time left to play it.")
+            results = {}
         make_callback(
             "on_evaluate_end",
             callbacks_objects=self.callbacks,

@@ -59,7 +59,7 @@ class Checkpoints:
 
     def _save(self, iteration: int, save: Callable[[str], object], keep: int) -> Path:
         self._clean_up()
-        final = self.path / f"{_PREFIX}{iteration:06d}"
+        final = self.place(iteration)
         part = final.with_name(final.name + _PART)
         old = self.newest_whole()
         try:
@@ -84,6 +84,10 @@ class Checkpoints:
         for path in others[: max(0, len(others) + 1 - keep)]:
             _drop(path)
         return final
+
+    def place(self, iteration: int) -> Path:
+        """Where the checkpoint of an iteration is, if there is one."""
+        return self.path / f"{_PREFIX}{iteration:06d}"
 
     def make_latest(self, checkpoint: Path) -> None:
         """From now on a run goes on from this one."""

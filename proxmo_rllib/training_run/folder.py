@@ -27,6 +27,8 @@ from proxmo_rllib.training_run.checkpoints import Checkpoints
 
 logger = logging.getLogger(__name__)
 
+# What run.json says of the training itself.
+_MEASURED = ("before", "minutes", "iterations")
 # Set by RLlib's own validation.
 _NOT_SETTINGS = frozenset({"policies", "simple_optimizer", "run_folder", "algo_class"})
 
@@ -96,6 +98,14 @@ class RunFolder:
         """Appends one iteration's numbers."""
         self._metric_lines.append([json.dumps(metrics, allow_nan=False)])
 
+    def last_metrics(self) -> dict[str, Any]:
+        """The numbers of the last iteration that are written; empty if there is none."""
+        last = b"{}"
+        if self.metrics.exists():
+            for line in whole_lines(self.metrics):
+                last = line
+        return dict(json.loads(last))
+
     def new_episodes(self) -> Iterator[dict[str, Any]]:
         """The episodes that were recorded since the last call."""
         if not self.episodes.exists():
@@ -107,6 +117,19 @@ class RunFolder:
             if line.endswith(b"\n"):
                 self._episodes_read += len(line)
                 yield json.loads(line)
+
+    def begin(self) -> None:
+        """A run begins: whatever an earlier one left here that ended before its first checkpoint is dropped."""
+        self.forget_after(-1)
+        known = self.read_json("run.json")
+        if known:
+            self.write_json("run.json", {key: known[key] for key in known if key not in _MEASURED})
+
+    def go_on_from(self, checkpoint: Path, iteration: int) -> None:
+        """A run goes on: what came after that iteration is dropped, and the checkpoint is the latest again."""
+        self.forget_after(iteration)
+        if checkpoint.parent == self.checkpoints.resolve():
+            self.saved.make_latest(checkpoint)
 
     def forget_after(self, iteration: int) -> None:
         """Drops the record of iterations after this one, which a resumed run plays again, and lines that a kill cut."""

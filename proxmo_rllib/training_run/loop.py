@@ -12,9 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from proxmo_rllib import preemption
 from proxmo_rllib.machine.disk import DiskError
 from proxmo_rllib.stopping import StopCriteria
 from proxmo_rllib.training_run.folder import RunFolder
+from proxmo_rllib.training_run.grace import Grace
 from proxmo_rllib.training_run.progress import PanelScore, Progress, flatten
 
 logger = logging.getLogger(__name__)
@@ -99,6 +101,7 @@ class Run:
         checkpoint_every: iterations between checkpoints; the last one is always saved.
         keep_checkpoints: how many are kept.
         stop_unsaved: whether a checkpoint that the disk does not take ends the run; else it goes on to the next.
+        grace: a period within which a run that gets SIGTERM is to be saved.
     """
 
     def __init__(
@@ -113,6 +116,7 @@ class Run:
         checkpoint_every: int = 10,
         keep_checkpoints: int = 3,
         stop_unsaved: bool = False,
+        grace: Grace | None = None,
     ) -> None:
         self.algo = algo
         self.folder = folder
@@ -124,9 +128,11 @@ class Run:
         self._keep_checkpoints = keep_checkpoints
         self._stop_unsaved = stop_unsaved
         self._unsaved: str | None = None
+        self._grace = Grace(0.0) if grace is None else grace
         self._record = folder.read_json("run.json")
         self._minutes_before = float(self._record.get("minutes", 0.0))
         self._checkpoint: Path | None = None
+        self._iterated = False
 
     @property
     def minutes(self) -> float:
@@ -136,16 +142,27 @@ class Run:
     def train(self) -> Outcome:
         """Trains until the end, whatever brings it."""
         before = self._score_before()
-        after: PanelScore | None = None
+        after = self._score_at_the_end()
         reason = self._interrupted() or self.stop.reached(self.algo.iteration, self.minutes)
         while reason is None:
-            result = self.algo.train()
+            self._grace.remember(self.algo)
+            try:
+                result = self.algo.train()
+            except KeyboardInterrupt:
+                if not preemption.was_cut():
+                    raise
+                self._cut()
+                reason = self._interrupted() or "pre-empted"
+                break
+            finally:
+                self._grace.no_more_cuts()
             after = PanelScore.from_metrics(result.get("evaluation", {}))
             reason = self.stop.reached(self.algo.iteration, self.minutes, after.rate if after else None)
             if reason and after is None and self.algo.config.panel is not None and not self._interrupted():
                 result["evaluation"] = self.algo.evaluate()
                 after = PanelScore.from_metrics(result["evaluation"])
             reason = self._interrupted() or reason
+            self._iterated = True
             self._publish(result)
             if reason or self.algo.iteration % self._checkpoint_every == 0:
                 self._save()
@@ -161,7 +178,8 @@ class Run:
             checkpoint=self._checkpoint,
             unsaved=self._unsaved,
         )
-        self.folder.note("summary.json", outcome.summary(self.algo.config))
+        if self._iterated or not (self.folder.path / "summary.json").exists():
+            self.folder.note("summary.json", outcome.summary(self.algo.config))
         return outcome
 
     def _score_before(self) -> PanelScore | None:
@@ -182,6 +200,22 @@ class Run:
             observer.on_panel(score, 0)
         return score
 
+    def _score_at_the_end(self) -> PanelScore | None:
+        """Of a run that is gone on with where it ended, as it was measured there."""
+        last = self.folder.last_metrics()
+        if last.get("iteration") != self.algo.iteration or not self.algo.iteration:
+            return None
+        prefix = "evaluation/"
+        return PanelScore.from_metrics({key.removeprefix(prefix): last[key] for key in last if key.startswith(prefix)})
+
+    def _cut(self) -> None:
+        """There was no time for the iteration's end: saves the state at the end of the one before."""
+        self._grace.go_back(self.algo)
+        self.folder.forget_after(self.algo.iteration)
+        newest = self.folder.saved.newest_whole()
+        if self.algo.iteration and (newest is None or newest != self.folder.saved.place(self.algo.iteration)):
+            self._save()
+
     def _publish(self, result: dict[str, Any]) -> None:
         progress = Progress.from_result(result, self.minutes)
         metrics = progress.as_metrics() | flatten(result)
@@ -192,6 +226,7 @@ class Run:
 
     def _save(self) -> None:
         """Saves a checkpoint; one that the disk does not take leaves the one before, and a warning."""
+        began = time.monotonic()
         try:
             self._checkpoint = self.folder.save_checkpoint(
                 self.algo.iteration, self.algo.save_to_path, self._keep_checkpoints
@@ -203,6 +238,7 @@ class Run:
             logger.warning("%s Of the checkpoints, %s.", error, there)
             return
         self._unsaved = None
+        self._grace.saved_in(time.monotonic() - began)
         # After the checkpoint: minutes belong to what a resumed run can go on from.
         self._record |= {"minutes": self.minutes, "iterations": self.algo.iteration}
         self.folder.note("run.json", self._record)
