@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any, TextIO
 
 logger = logging.getLogger(__name__)
 
@@ -167,6 +169,24 @@ class LineFile:
                 if file.seekable() and before < os.fstat(file.fileno()).st_size:
                     file.truncate(before)  # no half line
                 raise
+
+
+class _Log(io.FileIO):
+    """A file of which nobody notices that the disk is full: whoever prints goes on."""
+
+    def write(self, content: Any, /) -> int:
+        try:
+            return super().write(content)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            return len(content)
+
+
+def open_log(path: Path) -> TextIO:
+    """Opens a file to append what is printed, line by line; a full disk loses lines, and breaks nobody who prints."""
+    raw = io.BufferedWriter(_Log(path, "a"), buffer_size=1)
+    return io.TextIOWrapper(raw, encoding="utf-8", line_buffering=True)
 
 
 def whole_lines(path: Path) -> Iterator[bytes]:

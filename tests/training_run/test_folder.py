@@ -22,7 +22,7 @@ from proxmo_rllib.checkpoint_format import (
     describe_changes,
     whole_or_nothing,
 )
-from proxmo_rllib.machine.disk import DiskError, LineFile
+from proxmo_rllib.machine.disk import DiskError, LineFile, open_log
 from proxmo_rllib.training_run import RunFolder
 from proxmo_rllib.training_run.folder import checkpoint_of, readable_config
 
@@ -351,3 +351,11 @@ def test_a_run_that_went_back_to_an_earlier_checkpoint_stays_there(tmp_path):
     assert [path.name for path in folder.saved.candidates()] == ["iteration_000010"]
     save(folder, 15)
     assert [path.name for path in folder.whole_checkpoints()] == [f"iteration_0000{n}" for n in (10, 15, 30)]
+
+
+def test_a_log_on_a_full_disk_breaks_nobody_who_prints(tmp_path, files_of_at_most_64_kb):
+    with open_log(tmp_path / "log.txt") as log:
+        for number in range(2000):
+            print(number, "x" * 100, file=log)
+    assert (tmp_path / "log.txt").stat().st_size <= 1 << 16
+    assert (tmp_path / "log.txt").read_text().startswith("0 xxx")
