@@ -3,7 +3,7 @@
     proxmo train quickstart
     proxmo train tuned_examples/quickstart.py seed=1 lr=1e-4 env_config.max_receptacles=6 --iterations 40
     proxmo train tuned_examples/quickstart.py --resume runs/quickstart-20260102-030405
-    proxmo train tuned_examples/alfworld_qwen2_5_1_5b.py --run-dir /scratch/run --auto-resume
+    proxmo train my.py --run-dir runs/mine --auto-resume
     proxmo train tuned_examples/alfworld_qwen2_5_1_5b.py --dry-run
 
 An installed example is named without its folder, and a file's neighbours can be imported, by Ray's workers too.
