@@ -428,7 +428,7 @@ class ProxMO(Algorithm):
             DiskError: the disk does not take it; what was written of a new folder is removed.
         """
         folder = Path(path) if path is not None else Path(tempfile.mkdtemp(prefix="proxmo-checkpoint-"))
-        if "://" in str(path):
+        if "://" in str(path) or kwargs.get("filesystem") is not None:
             raise ValueError(
                 f"{path}: a checkpoint is saved to a local folder; Tune's storage_path takes it elsewhere."
             )
@@ -450,7 +450,7 @@ class ProxMO(Algorithm):
         Raises:
             CheckpointError: it is not whole, or another version's.
         """
-        if kwargs.get("component") is None:
+        if kwargs.get("component") is None and Path(path).is_dir():
             changes = describe_changes(check_whole(Path(path)), self._in_digits())
             if changes:
                 logger.warning("Resumed, but no longer bit for bit: the checkpoint was written with %s.", changes)

@@ -32,6 +32,7 @@ from proxmo_rllib.cli.session import (
     quiet_terminal,
 )
 from proxmo_rllib.cli.settings import ExampleError, apply_settings, load_example, split_settings
+from proxmo_rllib.machine.disk import why_not_written, write_whole
 from proxmo_rllib.machine.folders import make_folder
 
 if TYPE_CHECKING:
@@ -101,7 +102,12 @@ def main(argv: list[str]) -> int:
     Console().print(as_table(result), highlight=False)
     if arguments.output:
         who = arguments.agent or config.pretrained
-        arguments.output.write_text(json.dumps(as_json(result, who, config), indent=1) + "\n", encoding="utf-8")
+        try:
+            write_whole(arguments.output.absolute(), [json.dumps(as_json(result, who, config), indent=1) + "\n"])
+        except OSError as error:
+            why = why_not_written(error, arguments.output.absolute().parent)
+            print(f"proxmo eval: {arguments.output} is not written: {why}.", file=sys.stderr)
+            return 1
         print(f"written: {arguments.output}")
     return 0
 

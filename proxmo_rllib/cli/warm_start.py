@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from shutil import copytree
+from shutil import copytree, rmtree
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -123,7 +123,10 @@ def _make(warm_start: WarmStart, scratch: Path, output: Path, console: Console, 
                 console.print(describe(progress), markup=False)
 
         made = warm_start.make(scratch, watch, stop=lambda: interruption.reason() is not None)
-    copytree(made, output)
+    part = output.with_name(output.name + ".part")
+    rmtree(part, ignore_errors=True)  # of one that was killed
+    copytree(made, part)
+    part.rename(output)
     if reason := interruption.reason():
         console.print(f"ended early: {reason}", markup=False)
     return interruption.reason() is not None

@@ -128,7 +128,7 @@ class RunFolder:
     def go_on_from(self, checkpoint: Path, iteration: int) -> None:
         """A run goes on: what came after that iteration is dropped, and the checkpoint is the latest again."""
         self.forget_after(iteration)
-        if checkpoint.parent == self.checkpoints.resolve():
+        if checkpoint.resolve().parent == self.checkpoints.resolve():
             self.saved.make_latest(checkpoint)
 
     def forget_after(self, iteration: int) -> None:

@@ -96,6 +96,9 @@ def start(tmp_path):
     yield begin
     for run in runs:
         run.kill()
+    if (tmp_path / "pids").exists():
+        for pid in alive([int(pid) for pid in (tmp_path / "pids").read_text().split()]):
+            os.kill(pid, signal.SIGKILL)
 
 
 def guards_of(run):
