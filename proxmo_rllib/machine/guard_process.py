@@ -27,7 +27,8 @@ from typing import Any
 
 import psutil
 
-_LOOK_EVERY_S = 0.5
+# Walking through a large machine's processes takes some milliseconds.
+_LOOK_EVERY_S = 2.0
 _HAS_PIDFD = hasattr(os, "pidfd_open")
 # For the run's own process to leave by itself; it may be stopped, or hold Python's lock.
 _LEAVE_S = 1.5
@@ -76,7 +77,9 @@ class Guard:
         text = b""
         os.write(self._back, b"{}\n")
         while True:
-            ready, _, _ = select.select([self._control, self._signals, *self._ends], [], [], _LOOK_EVERY_S)
+            wait_s = _LOOK_EVERY_S if self._deadline is None else max(0.0, self._deadline[0] - time.monotonic())
+            files = [self._control, self._signals, *self._ends]
+            ready, _, _ = select.select(files, [], [], min(_LOOK_EVERY_S, wait_s))
             self._remember()
             if self._control in ready:
                 read = os.read(self._control, 1 << 16)
