@@ -4,6 +4,9 @@
 #   sbatch --nodes=2 cluster/slurm.sh tuned_examples/alfworld_qwen2_5_1_5b.py lr=1e-6
 #
 # Submit it from the checkout. Set VENV to an environment that all nodes see (default: .venv of the checkout).
+#
+# A job whose time is over, or that is pre-empted, saves and is queued again; then it goes on where it was. The run is in
+# $PROXMO_RUNS, or runs/, and keeps its name, since the job keeps its number.
 #SBATCH --job-name=proxmo
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
@@ -12,6 +15,9 @@
 #SBATCH --mem=128G
 #SBATCH --time=24:00:00
 #SBATCH --output=proxmo-%j.log
+#SBATCH --open-mode=append
+#SBATCH --requeue
+#SBATCH --signal=B:TERM@120
 set -euo pipefail
 
 if [[ $# -lt 1 ]]; then
@@ -69,4 +75,14 @@ while True:
     time.sleep(2)
 PYTHON
 
-proxmo train "$@"
+# Slurm signals this shell, two minutes before the end; bash passes nothing on by itself.
+proxmo train --run-dir "${PROXMO_RUNS:-runs}/slurm-$SLURM_JOB_ID" --auto-resume --grace-period 100 "$@" &
+training=$!
+trap 'kill -TERM "$training"' TERM
+# `wait` returns at each signal too.
+until wait "$training"; status=$?; ! kill -0 "$training" 2> /dev/null; do :; done
+if [[ $status -eq 130 ]]; then
+    echo "interrupted: queued again"
+    scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$status"

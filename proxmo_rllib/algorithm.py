@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -38,7 +39,8 @@ from ray.rllib.utils.metrics import (
 from ray.tune import PlacementGroupFactory
 from ray.util.placement_group import get_current_placement_group
 
-from proxmo_rllib import activity, quiet, settings_file
+from proxmo_rllib import activity, preemption, quiet, settings_file
+from proxmo_rllib.checkpoint_format import check_whole, describe_changes, whole_or_nothing
 from proxmo_rllib.config import ProxMOConfig
 from proxmo_rllib.evaluation.panels import PanelResult, panel_assignments, summarise
 from proxmo_rllib.faults import FaultLog
@@ -46,6 +48,7 @@ from proxmo_rllib.inference.engine import EngineConfig
 from proxmo_rllib.inference.pool import InferencePool
 from proxmo_rllib.learner.agreement import ProbeScores, WeightTransferError, check_transfer
 from proxmo_rllib.learner.training_data import GroupedTrainingData
+from proxmo_rllib.machine.disk import LineFile
 from proxmo_rllib.machine.folders import make_folder
 from proxmo_rllib.machine.processors import limit_threads
 from proxmo_rllib.machine.resources import check_in_cluster, ray_for_script
@@ -98,6 +101,7 @@ class ProxMO(Algorithm):
         self.metrics = LoggedMetrics.like(self.metrics)
         self.metrics.time_each_iteration()
         self._faults = FaultLog()
+        self._recorded = LineFile(Path(self.logdir) / "episodes.jsonl")
         check_model(self.config.pretrained or "", self.config.engine)
         self._probe_ids = check_first_prompt(self.config)
         if not (ray.is_initialized() and get_current_placement_group()):  # Tune has reserved a trial's resources
@@ -325,7 +329,13 @@ class ProxMO(Algorithm):
             callbacks_functions=self.config.callbacks_on_evaluate_start,
             kwargs={"algorithm": self, "metrics_logger": self.metrics},
         )
-        results = self.evaluate_panel().as_metrics()
+        try:
+            results = self.evaluate_panel().as_metrics()
+        except KeyboardInterrupt:
+            if not preemption.was_cut():
+                raise
+            logger.warning("The panel was cut: there is no time left to play it.")
+            results = {}
         make_callback(
             "on_evaluate_end",
             callbacks_objects=self.callbacks,
@@ -356,11 +366,12 @@ class ProxMO(Algorithm):
         """Appends the episodes of the groups to the run's record, one JSON object a line."""
         if not groups:
             return
-        with (Path(self.logdir) / "episodes.jsonl").open("a", encoding="utf-8") as file:
-            for group in groups:
-                for episode in group.episodes:
-                    line = episode_record(episode, iteration=self.training_iteration + 1)
-                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        lines = [
+            json.dumps(episode_record(episode, iteration=self.training_iteration + 1), ensure_ascii=False)
+            for group in groups
+            for episode in group.episodes
+        ]
+        self._recorded.append(lines)
 
     @override(Checkpointable)
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
@@ -381,16 +392,40 @@ class ProxMO(Algorithm):
 
     @override(Checkpointable)
     def save_to_path(self, path: Any = None, **kwargs: Any) -> Any:
-        """As RLlib's, and beside it a folder `policy` that transformers and vLLM load, and the settings as JSON."""
+        """As RLlib's, and beside it a folder `policy` that transformers and vLLM load, and the settings as JSON.
+
+        Raises:
+            DiskError: the disk does not take it; what was written of a new folder is removed.
+        """
+        folder = Path(path) if path is not None else Path(tempfile.mkdtemp(prefix="proxmo-checkpoint-"))
+        if "://" in str(path) or kwargs.get("filesystem") is not None:
+            raise ValueError(
+                f"{path}: a checkpoint is saved to a local folder; Tune's storage_path takes it elsewhere."
+            )
         save = super().save_to_path
-        saved = self._learners.attempt(lambda: save(path, **kwargs))
-        weights, _, _ = self._learners.export(self._probe_ids)
-        save_policy(self.config.pretrained or "", memoryview(ray.get(weights)), Path(saved) / POLICY_FOLDER)
-        settings_file.write_settings(self.config, Path(saved) / settings_file.NAME)
-        return saved
+        with whole_or_nothing(folder, self._in_digits()):
+            self._learners.attempt(lambda: save(str(folder), **kwargs))
+            weights, _, _ = self._learners.export(self._probe_ids)
+            save_policy(self.config.pretrained or "", memoryview(ray.get(weights)), folder / POLICY_FOLDER)
+            settings_file.write_settings(self.config, folder / settings_file.NAME)
+        return str(folder)
+
+    def _in_digits(self) -> dict[str, Any]:
+        """Settings on which the last digits of what is sampled and learned depend, but not whether it is right."""
+        names = ("num_env_runners", "num_engines", "num_learners", "engine", "dtype")
+        return {name: getattr(self.config, name) for name in names}
 
     @override(Checkpointable)
     def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
+        """As RLlib's.
+
+        Raises:
+            CheckpointError: it is not whole, or another version's.
+        """
+        if kwargs.get("component") is None and Path(path).is_dir():
+            changes = describe_changes(check_whole(Path(path)), self._in_digits())
+            if changes:
+                logger.warning("Resumed, but no longer bit for bit: the checkpoint was written with %s.", changes)
         restore = super().restore_from_path
         self._learners.restore(lambda: restore(path, *args, **kwargs))
         self._transfer_weights()

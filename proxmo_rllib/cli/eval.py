@@ -24,15 +24,16 @@ from rich.console import Console
 from rich.table import Table
 
 from proxmo_rllib.cli.examples import import_from_here, list_examples
+from proxmo_rllib.cli.guarded import guarded_ray
 from proxmo_rllib.cli.session import (
     check_address,
     check_machine,
     engines_only,
     prepare_environment,
     quiet_terminal,
-    start_ray,
 )
 from proxmo_rllib.cli.settings import ExampleError, apply_settings, load_example, split_settings
+from proxmo_rllib.machine.disk import why_not_written, write_whole
 from proxmo_rllib.machine.folders import make_folder
 
 if TYPE_CHECKING:
@@ -93,13 +94,21 @@ def main(argv: list[str]) -> int:
             result = play_panel_with_script(config, panel, arguments.agent, config.panel_repeats)
         else:
             result = _play_policy(config, arguments.address)
+    except KeyboardInterrupt:
+        print("proxmo eval: stopped at once", file=sys.stderr)
+        return 130
     except (ExampleError, ValueError, OSError) as error:
         print(f"proxmo eval: {error}", file=sys.stderr)
         return 1
     Console().print(as_table(result), highlight=False)
     if arguments.output:
         who = arguments.agent or config.pretrained
-        arguments.output.write_text(json.dumps(as_json(result, who, config), indent=1) + "\n", encoding="utf-8")
+        try:
+            write_whole(arguments.output.absolute(), [json.dumps(as_json(result, who, config), indent=1) + "\n"])
+        except OSError as error:
+            why = why_not_written(error, arguments.output.absolute().parent)
+            print(f"proxmo eval: {arguments.output} is not written: {why}.", file=sys.stderr)
+            return 1
         print(f"written: {arguments.output}")
     return 0
 
@@ -160,31 +169,26 @@ def _play_policy(config: ProxMOConfig, address: str | None) -> PanelResult:
     panel = config.panel
     assert panel is not None
     log = Path(tempfile.mkdtemp(prefix="proxmo-eval-")) / "log.txt"
-    with quiet_terminal(log) as console:
-        import ray
-
-        where = start_ray(address, request)
+    with quiet_terminal(log) as console, guarded_ray(console, log, address, request) as (where, guard):
         console.print(f"on {where}, reserving {describe(request.required_resources)}; log: {log}", markup=False)
-        try:
-            with console.status(f"starting {config.num_engines} x {config.engine}"):
-                pool = InferencePool(
-                    ProxMO.engine_config(config),
-                    config.num_engines,
-                    startup_timeout_s=config.engine_startup_timeout_s,
-                )
-            runner = TextEnvRunner(config=config)
-            client: Any = pool.client()
-            runner.connect(client)
-            with console.status(f"playing {len(panel)} tasks of {panel.name}"):
-                started = time.perf_counter()
-                played = runner.play(
-                    panel_assignments(panel, config.panel_repeats), temperature=config.panel_temperature, panel=panel
-                )
-                played_s = time.perf_counter() - started
+        with console.status(f"starting {config.num_engines} x {config.engine}"):
+            pool = InferencePool(
+                ProxMO.engine_config(config),
+                config.num_engines,
+                startup_timeout_s=config.engine_startup_timeout_s,
+            )
+        runner = TextEnvRunner(config=config)
+        client: Any = pool.client()
+        runner.connect(client)
+        with console.status(f"playing {len(panel)} tasks of {panel.name}"):
+            started = time.perf_counter()
+            played = runner.play(
+                panel_assignments(panel, config.panel_repeats), temperature=config.panel_temperature, panel=panel
+            )
+            played_s = time.perf_counter() - started
+        with guard.deadline("stopping the engines"):
             runner.stop()
             pool.stop()
-        finally:
-            ray.shutdown()
     return summarise(panel, played.groups, seconds=played_s)
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TextIO
 from rich.console import Console, ConsoleDimensions
 
 from proxmo_rllib.cli.examples import runtime_env
+from proxmo_rllib.machine.disk import open_log
 
 if TYPE_CHECKING:
     from ray.tune import PlacementGroupFactory
@@ -180,7 +181,7 @@ def quiet_terminal(log: Path) -> Iterator[Console]:
     sys.stderr.flush()
     saved = [os.dup(1), os.dup(2)]
     kept = (sys.stdout, sys.stderr)
-    with log.open("a", encoding="utf-8", buffering=1) as file, os.fdopen(saved[0], "w", encoding="utf-8") as terminal:
+    with open_log(log) as file, os.fdopen(saved[0], "w", encoding="utf-8") as terminal:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         sys.stdout, sys.stderr = file, file

@@ -3,12 +3,13 @@
     proxmo train quickstart
     proxmo train tuned_examples/quickstart.py seed=1 lr=1e-4 env_config.max_receptacles=6 --iterations 40
     proxmo train tuned_examples/quickstart.py --resume runs/quickstart-20260102-030405
+    proxmo train my.py --run-dir runs/mine --auto-resume
     proxmo train tuned_examples/alfworld_qwen2_5_1_5b.py --dry-run
 
 An installed example is named without its folder, and a file's neighbours can be imported, by Ray's workers too.
 Everything that can be found wrong without Ray and without weights is, before either is loaded. The last line on
 standard output is one JSON object that says how the run ended. Ctrl-C ends it after the present iteration, with a
-checkpoint.
+checkpoint; so does SIGTERM, but within its period of grace. A second one ends everything at once.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ import argparse
 import contextlib
 import json
 import logging
+import math
 import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +32,7 @@ from rich.console import Console
 
 from proxmo_rllib import quiet
 from proxmo_rllib.cli.examples import list_examples
+from proxmo_rllib.cli.guarded import start_guarded
 from proxmo_rllib.cli.interruption import Interruption
 from proxmo_rllib.cli.search_spaces import search_spaces
 from proxmo_rllib.cli.session import (
@@ -38,14 +41,15 @@ from proxmo_rllib.cli.session import (
     prepare_environment,
     quiet_terminal,
     requested,
-    start_ray,
 )
 from proxmo_rllib.cli.settings import Example, ExampleError, apply_settings, load_example, split_settings
 from proxmo_rllib.machine.folders import make_folder
+from proxmo_rllib.machine.guard import SHUTDOWN_S, Guard
 
 if TYPE_CHECKING:
     from proxmo_rllib.training_run.folder import RunFolder
     from proxmo_rllib.training_run.loop import Outcome
+    from proxmo_rllib.training_run.wandb_log import WandbLog
 
 # In the place of a policy that a warm start will make.
 TO_BE_MADE = "to-be-made-by-the-warm-start"
@@ -73,6 +77,24 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--checkpoint-every", type=int, default=10, metavar="N", help="iterations (default: 10)")
     parser.add_argument("--keep-checkpoints", type=int, default=3, metavar="N", help="the newest (default: 3)")
+    parser.add_argument(
+        "--auto-resume",
+        action="store_true",
+        help="go on with the run in --run-dir from its newest whole checkpoint; begin it, where there is none",
+    )
+    parser.add_argument(
+        "--on-failed-save",
+        choices=("go-on", "stop"),
+        default="go-on",
+        help="when the disk does not take a checkpoint: go on to the next, or stop with the last one (default: go-on)",
+    )
+    parser.add_argument(
+        "--grace-period",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="seconds between SIGTERM and the end, within which the run saves; 0: no bound (default: 30)",
+    )
     parser.add_argument("--address", metavar="HOST:PORT", help="a Ray cluster (default: $RAY_ADDRESS, or this machine)")
     parser.add_argument("--wandb", metavar="PROJECT", help="log to Weights & Biases; offline where there is no key")
     parser.add_argument("--dry-run", action="store_true", help="check everything but the weights, and train nothing")
@@ -83,6 +105,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
         value = getattr(arguments, name)
         if value is not None and value < 1:
             parser.error(f"--{name.replace('_', '-')} {value}: it is at least 1")
+    if not 0 <= arguments.grace_period < math.inf:
+        parser.error(f"--grace-period {arguments.grace_period:g}: seconds, 0 or more")
+    if arguments.auto_resume and not arguments.run_dir:
+        parser.error("--auto-resume looks for the run in --run-dir DIR: say it too")
     if arguments.resume and arguments.run_dir:
         parser.error("--run-dir goes with a new run, and --resume with an old one: say one of them")
     try:
@@ -93,7 +119,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def main(argv: list[str]) -> int:
-    """Train; see the module's docstring. Returns 0, 1 for an error, 130 if it was interrupted."""
+    """Train; see the module's docstring. Returns 0, 1 for an error or an end that is not saved, 130 if interrupted."""
     started = time.monotonic()
     arguments = parse(argv)
     if arguments.verbose:
@@ -101,7 +127,7 @@ def main(argv: list[str]) -> int:
     prepare_environment(os.environ, Path.home(), arguments.address)
     try:
         check_address(arguments.address)
-        checkpoint, recorded = _resumed(arguments.resume)
+        checkpoint, recorded = _resumed(arguments)
         example = load_example(arguments.script)
         settings = recorded | arguments.settings
         apply_settings(example.config, settings)
@@ -139,7 +165,7 @@ def main(argv: list[str]) -> int:
         _say_end(console, arguments.script, folder, outcome)
     # On a terminal it fills some lines, and they are not the table's.
     print("\n" * sys.stdout.isatty() + json.dumps(outcome.summary(example.config)), flush=True)
-    return 130 if outcome.interrupted else 0
+    return exit_code(outcome)
 
 
 def find_policy(example: Example) -> bool:
@@ -171,13 +197,19 @@ def check_before_ray(example: Example, policy_exists: bool) -> None:
         dry_run(example.config, policy_exists)
 
 
-def _resumed(path: Path | None) -> tuple[Path | None, dict[str, str]]:
+def _resumed(arguments: argparse.Namespace) -> tuple[Path | None, dict[str, str]]:
     """The checkpoint to go on from, and the settings that its run was started with."""
-    if path is None:
-        return None, {}
     from proxmo_rllib.training_run.folder import RunFolder, checkpoint_of
 
-    return checkpoint_of(path), RunFolder.of(path).read_json("run.json").get("settings", {})
+    if arguments.resume:
+        checkpoint: Path | None = checkpoint_of(arguments.resume)
+        folder = RunFolder.of(arguments.resume)
+    elif arguments.auto_resume and (arguments.run_dir / "run.json").is_file():
+        folder = RunFolder(arguments.run_dir)
+        checkpoint = folder.saved.newest_whole(broken=lambda text: print(f"left aside: {text}", file=sys.stderr))
+    else:
+        return None, {}
+    return checkpoint, folder.read_json("run.json").get("settings", {})
 
 
 def _run_folder(arguments: argparse.Namespace, example: Example, settings: dict[str, str]) -> RunFolder:
@@ -190,9 +222,10 @@ def _run_folder(arguments: argparse.Namespace, example: Example, settings: dict[
         name = f"{example.path.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
         path = arguments.run_dir or Path(os.environ.get("PROXMO_RUNS", "runs")) / name
         folder = RunFolder(make_folder(path, "the run's folder", "name another with --run-dir or PROXMO_RUNS"))
-        if folder.has_run():
+        if folder.has_run() and not arguments.auto_resume:
             raise ValueError(
-                f"--run-dir {path}: a run is there already; go on with it (--resume {path}), or name another."
+                f"--run-dir {path}: a run is there already; go on with it (--resume {path}, or --auto-resume), or name "
+                "another."
             )
     # Absolute: whoever reads the run elsewhere needs what lies beside the file.
     started = {"file": str(example.path.absolute()), "settings": settings}
@@ -223,7 +256,10 @@ def _train(
     from proxmo_rllib.cli.preflight import validate
     from proxmo_rllib.cli.warm_start import describe as describe_cloning
     from proxmo_rllib.machine.resources import describe
+    from proxmo_rllib.training_run.checkpoints import LATEST
+    from proxmo_rllib.training_run.grace import Grace
     from proxmo_rllib.training_run.loop import Observer, Run
+    from proxmo_rllib.training_run.wandb_run import FINISH_S
 
     config = example.config.debugging(run_folder=str(folder.path))
     settings = folder.write_config(config)
@@ -231,57 +267,81 @@ def _train(
     if checkpoint is not None:
         console.print(TRUSTS.format(checkpoint.name), markup=False)
     request = requested(config)
-    where = start_ray(arguments.address, request)
-    console.print(f"on {where}, reserving {describe(request.required_resources)}", markup=False)
     view = make_view(console, example.stop, folder.path.name)
     observers: list[Observer] = [view]
-    with view, Interruption(view.status) as interruption, contextlib.ExitStack() as last:
-        last.callback(_shutdown)
-        if arguments.wandb:
-            observers.append(_wandb(arguments.wandb, folder, settings, last, console))
-        if not policy_exists and example.warm_start is not None:
-            view.status(
-                "making the policy that training starts from, by imitation: minutes, and only once; "
-                "Ctrl-C stops at once, and nothing is kept of it"
-            )
-            config.policy(
-                pretrained=example.warm_start.policy(
-                    watch=lambda progress: view.status(f"imitation: {describe_cloning(progress)}")
+    grace = Grace(arguments.grace_period)
+    how = f"go on with: {resume_command(arguments.script, folder.path)}"
+    with (
+        Guard(console.file.fileno(), folder.log, folder.checkpoints / LATEST, how) as guard,
+        Interruption(view.status, guard, grace.begin) as interruption,
+    ):
+        where = start_guarded(guard, arguments.address, request)
+        interruption.listen()
+        console.print(f"on {where}, reserving {describe(request.required_resources)}", markup=False)
+
+        def stopping(what: str, stop: Callable[[], object], seconds: float = SHUTDOWN_S) -> None:
+            with guard.deadline(what, grace.left(seconds)):
+                stop()
+
+        with view, contextlib.ExitStack() as last:
+            last.callback(stopping, "stopping Ray", _shutdown)
+            if arguments.wandb:
+                log = _wandb(arguments.wandb, folder, settings, console)
+                observers.append(log)
+                last.callback(stopping, "sending the rest to W&B", log.finish, FINISH_S + SHUTDOWN_S)
+            if not policy_exists and example.warm_start is not None:
+                view.status(
+                    "making the policy that training starts from, by imitation: minutes, and only once; "
+                    "Ctrl-C stops at once, and nothing is kept of it"
                 )
+                config.policy(
+                    pretrained=example.warm_start.policy(
+                        watch=lambda progress: view.status(f"imitation: {describe_cloning(progress)}")
+                    )
+                )
+                validate(config)
+                started = time.monotonic()  # the next run, which finds the policy, has as many minutes
+            view.status("starting engines, environments and learners")
+            algo = config.build_algo()
+            last.callback(stopping, "stopping engines, environments and learners", algo.stop)
+            last.callback(view.status, "stopping")
+            if checkpoint is None:
+                folder.begin()
+            else:
+                view.status(f"restoring {checkpoint.name}")
+                algo.restore_from_path(str(checkpoint))
+                folder.go_on_from(checkpoint, algo.iteration)
+            interruption.be_patient()
+            first = config.panel is not None and checkpoint is None
+            view.status("before training" if first else f"iteration {algo.iteration + 1}")
+            run = Run(
+                algo,
+                folder,
+                example.stop,
+                observers=observers,
+                interrupted=interruption.reason,
+                started=started,
+                checkpoint_every=arguments.checkpoint_every,
+                keep_checkpoints=arguments.keep_checkpoints,
+                stop_unsaved=arguments.on_failed_save == "stop",
+                grace=grace,
             )
-            validate(config)
-            started = time.monotonic()  # the next run, which finds the policy, has as many minutes
-        view.status("starting engines, environments and learners")
-        algo = config.build_algo()
-        last.callback(algo.stop)
-        last.callback(view.status, "stopping")
-        if checkpoint is not None:
-            view.status(f"restoring {checkpoint.name}")
-            algo.restore_from_path(str(checkpoint))
-            folder.forget_after(algo.iteration)
-        interruption.be_patient()
-        first = config.panel is not None and checkpoint is None
-        view.status("before training" if first else f"iteration {algo.iteration + 1}")
-        run = Run(
-            algo,
-            folder,
-            example.stop,
-            observers=observers,
-            interrupted=interruption.reason,
-            started=started,
-            checkpoint_every=arguments.checkpoint_every,
-            keep_checkpoints=arguments.keep_checkpoints,
-        )
-        return run.train()
+            outcome = run.train()
+            guard.outcome(json.dumps(outcome.summary(config)), exit_code(outcome))
+        return outcome
 
 
-def _wandb(
-    project: str, folder: RunFolder, settings: dict[str, Any], last: contextlib.ExitStack, console: Console
-) -> Any:
+def exit_code(outcome: Outcome) -> int:
+    """Of a command: 130 if it was interrupted, 1 if its end is not saved."""
+    if outcome.unsaved:
+        return 1
+    return 130 if outcome.interrupted else 0
+
+
+def _wandb(project: str, folder: RunFolder, settings: dict[str, Any], console: Console) -> WandbLog:
     from proxmo_rllib.training_run.wandb_log import WandbLog
 
     log = WandbLog(project, folder, folder.path.name, settings)
-    last.callback(log.finish)
     note = "W&B, offline; send it with: " if log.offline else "W&B: "
     console.print(note + log.place, markup=False)
     return log
@@ -320,9 +380,8 @@ def resume_command(script: Path, folder: Path) -> str:
 
 
 def _say_resume(console: Console, script: Path, folder: RunFolder) -> None:
-    if folder.whole_checkpoints():
-        command = resume_command(script, folder.path)
-        console.print(f"go on from {folder.latest_checkpoint().name} with: {command}", markup=False)
+    if (newest := folder.saved.newest_whole()) is not None:
+        console.print(f"go on from {newest.name} with: {resume_command(script, folder.path)}", markup=False)
     else:
         console.print("there is no checkpoint to go on from")
 
@@ -335,5 +394,7 @@ def _say_end(console: Console, script: Path, folder: RunFolder, outcome: Outcome
         console.print(f"panel after:  {outcome.after}", markup=False)
     if outcome.checkpoint is not None:
         console.print(f"checkpoint: {outcome.checkpoint}", markup=False)
-    if outcome.interrupted:
+    if outcome.unsaved:
+        console.print(f"the end is not saved: {outcome.unsaved}", style="bold red", markup=False)
+    if outcome.interrupted or outcome.unsaved:
         _say_resume(console, script, folder)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from proxmo_rllib.cli.guarded import guarded_ray
 from proxmo_rllib.cli.search_spaces import search_spaces, variants
 from proxmo_rllib.cli.session import (
     check_address,
@@ -31,7 +33,6 @@ from proxmo_rllib.cli.session import (
     prepare_environment,
     quiet_terminal,
     requested,
-    start_ray,
 )
 from proxmo_rllib.cli.settings import Example, ExampleError, apply_settings, load_example, split_settings
 from proxmo_rllib.cli.train import REFUSALS, brief
@@ -99,21 +100,23 @@ def main(argv: list[str]) -> int:
 
     with quiet_terminal(log) as terminal:
         try:
-            where = start_ray(arguments.address, request, in_trials=True)
-            terminal.print(
-                f"on {where}; a trial reserves {describe(request.required_resources)}; log: {log}", markup=False
-            )
-            lines = TrialLines(terminal, list(search_spaces(example.config)))
-            results = make_tuner(example, arguments.wandb, callbacks=[lines], name=name).fit()
+            with guarded_ray(terminal, log, arguments.address, request, in_trials=True) as (where, guard):
+                terminal.print(
+                    f"on {where}; a trial reserves {describe(request.required_resources)}; log: {log}", markup=False
+                )
+                lines = TrialLines(terminal, list(search_spaces(example.config)))
+                tuner = make_tuner(example, arguments.wandb, callbacks=[lines], name=name)
+                guard.be_patient()  # Tune ends at the first Ctrl-C, and keeps what there is
+                signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))  # Tune's other name
+                results = tuner.fit()
+        except KeyboardInterrupt:
+            terminal.print("stopped at once", style="yellow")
+            return 130
         except Exception as error:
             logging.getLogger().exception("The search failed.")  # to the file; the terminal gets the short story
             terminal.print(f"proxmo tune: {brief(error)}", style="bold red", markup=False)
             terminal.print(f"the whole story: {log}", markup=False)
             return 1
-        finally:
-            import ray
-
-            ray.shutdown()
     console.print(as_table(results, [f"config/{name}" for name in search_spaces(example.config)]))
     console.print(f"trials: {results.experiment_path}", markup=False)
     return 1 if results.num_errors else 0

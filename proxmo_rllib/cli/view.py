@@ -23,6 +23,8 @@ from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.text import Text
 
+from proxmo_rllib.machine.disk import whole_lines
+
 _COLOURS = {"success": "green", "failure": "red", "truncated": "yellow", "error": "bold red"}
 # What `--status` asks for, and how an episode's record says it.
 _STATUSES = {
@@ -53,14 +55,11 @@ def read_episodes(path: Path) -> Iterator[dict[str, Any]]:
     file = path if path.is_file() else path / "episodes.jsonl"
     if not file.is_file():
         raise ValueError(f"{file}: there is no record. A run writes it, unless record_groups=0.")
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.endswith("\n"):
-                return  # it is being written
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{file}, line {number} is damaged: {error}") from error
+    for number, line in enumerate(whole_lines(file), start=1):
+        try:
+            yield json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{file}, line {number} is damaged: {error}") from error
 
 
 def wanted(episode: Mapping[str, Any], arguments: argparse.Namespace) -> bool:

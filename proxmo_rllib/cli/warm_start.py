@@ -17,11 +17,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from shutil import copytree
+from shutil import copytree, rmtree
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from proxmo_rllib.cli.guarded import guarded_ray
 from proxmo_rllib.cli.interruption import Interruption
 from proxmo_rllib.cli.live import duration
 from proxmo_rllib.cli.session import (
@@ -30,11 +31,11 @@ from proxmo_rllib.cli.session import (
     prepare_environment,
     quiet_terminal,
     requested,
-    start_ray,
 )
 from proxmo_rllib.cli.settings import ExampleError, apply_settings, run_file, split_settings
 from proxmo_rllib.cli.train import TO_BE_MADE, brief
 from proxmo_rllib.machine.folders import make_folder
+from proxmo_rllib.machine.guard import Guard
 
 if TYPE_CHECKING:
     from proxmo_rllib.imitation import WarmStart
@@ -80,13 +81,11 @@ def main(argv: list[str]) -> int:
         return 1
     scratch = Path(tempfile.mkdtemp(prefix="proxmo-warm-start-"))
     with quiet_terminal(scratch / "log.txt") as console:
-        import ray
-
         start = warm_start.config.pretrained or "a tiny model, made now"
         console.print(f"{warm_start.iterations} iterations from {start}; log: {scratch / 'log.txt'}", markup=False)
         try:
-            start_ray(arguments.address, request)
-            interrupted = _make(warm_start, scratch, arguments.output, console)
+            with guarded_ray(console, scratch / "log.txt", arguments.address, request) as (_, guard):
+                interrupted = _make(warm_start, scratch, arguments.output, console, guard)
         except KeyboardInterrupt:
             console.print("stopped at once; nothing is written", style="yellow")
             return 130
@@ -95,8 +94,6 @@ def main(argv: list[str]) -> int:
             console.print(f"proxmo warm-start: {brief(error)}", style="bold red", markup=False)
             console.print(f"the whole story: {scratch / 'log.txt'}", markup=False)
             return 1
-        finally:
-            ray.shutdown()
         minutes = (time.monotonic() - started) / 60
         console.print(f"written: {arguments.output}, after {duration(minutes)}", markup=False)
     return 130 if interrupted else 0
@@ -113,9 +110,9 @@ def _check(warm_start: WarmStart) -> None:
         dry_run(config.policy(pretrained=TO_BE_MADE), policy_exists=False)
 
 
-def _make(warm_start: WarmStart, scratch: Path, output: Path, console: Console) -> bool:
+def _make(warm_start: WarmStart, scratch: Path, output: Path, console: Console, guard: Guard) -> bool:
     """Makes the policy and says how far it is; returns whether somebody ended it early."""
-    with console.status("starting") as status, Interruption(status.update) as interruption:
+    with console.status("starting") as status, Interruption(status.update, guard) as interruption:
 
         def watch(progress: CloningProgress) -> None:
             if progress.iteration == 0:
@@ -126,7 +123,10 @@ def _make(warm_start: WarmStart, scratch: Path, output: Path, console: Console) 
                 console.print(describe(progress), markup=False)
 
         made = warm_start.make(scratch, watch, stop=lambda: interruption.reason() is not None)
-    copytree(made, output)
+    part = output.with_name(output.name + ".part")
+    rmtree(part, ignore_errors=True)  # of one that was killed
+    copytree(made, part)
+    part.rename(output)
     if reason := interruption.reason():
         console.print(f"ended early: {reason}", markup=False)
     return interruption.reason() is not None

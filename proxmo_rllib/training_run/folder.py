@@ -6,7 +6,7 @@ runs/quickstart-20260102-030405/
     metrics.jsonl          one JSON object an iteration: flat keys, numbers; iteration 0 is the evaluation before
     episodes.jsonl         recorded episodes as text, written by the algorithm
     checkpoints/iteration_000010/    as RLlib writes them, and `policy` in it for transformers and vLLM
-    checkpoints/latest     a link to the newest
+    checkpoints/latest     a link to the one to go on from
     summary.json           how it ended
     log.txt                what Ray, RLlib and vLLM say, and the whole story of an error
 """
@@ -14,16 +14,21 @@ runs/quickstart-20260102-030405/
 from __future__ import annotations
 
 import json
-import os
-import shutil
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
-_PREFIX = "iteration_"
-_HALF_WRITTEN = ".part"
+from proxmo_rllib.checkpoint_format import check_whole
+from proxmo_rllib.machine.disk import LineFile, whole_lines, why_not_written, write_whole
+from proxmo_rllib.training_run.checkpoints import Checkpoints
+
+logger = logging.getLogger(__name__)
+
+# What run.json says of the training itself.
+_MEASURED = ("before", "minutes", "iterations")
 # Set by RLlib's own validation.
 _NOT_SETTINGS = frozenset({"policies", "simple_optimizer", "run_folder", "algo_class"})
 
@@ -38,10 +43,12 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
         self.checkpoints = self.path / "checkpoints"
+        self.saved = Checkpoints(self.checkpoints)
         self.metrics = self.path / "metrics.jsonl"
         self.episodes = self.path / "episodes.jsonl"
         self.log = self.path / "log.txt"
         self.checkpoints.mkdir(parents=True, exist_ok=True)
+        self._metric_lines = LineFile(self.metrics)
         self._episodes_read = self.episodes.stat().st_size if self.episodes.exists() else 0
 
     @classmethod
@@ -73,13 +80,31 @@ class RunFolder:
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        """Writes one of the folder's JSON files, whole or not at all."""
-        _write_whole(self.path / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        """Writes one of the folder's JSON files, whole or not at all.
+
+        Raises:
+            OSError: the disk does not take it; the old file is still there.
+        """
+        write_whole(self.path / name, [json.dumps(content, indent=2, ensure_ascii=False) + "\n"])
+
+    def note(self, name: str, content: Mapping[str, Any]) -> None:
+        """As `write_json`, for what no run should end for: a warning says what a disk did not take."""
+        try:
+            self.write_json(name, content)
+        except OSError as error:
+            logger.warning("%s stays as it was: %s.", self.path / name, why_not_written(error, self.path))
 
     def add_metrics(self, metrics: Mapping[str, float | None]) -> None:
         """Appends one iteration's numbers."""
-        with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(metrics, allow_nan=False) + "\n")
+        self._metric_lines.append([json.dumps(metrics, allow_nan=False)])
+
+    def last_metrics(self) -> dict[str, Any]:
+        """The numbers of the last iteration that are written; empty if there is none."""
+        last = b"{}"
+        if self.metrics.exists():
+            for line in whole_lines(self.metrics):
+                last = line
+        return dict(json.loads(last))
 
     def new_episodes(self) -> Iterator[dict[str, Any]]:
         """The episodes that were recorded since the last call."""
@@ -93,57 +118,43 @@ class RunFolder:
                 self._episodes_read += len(line)
                 yield json.loads(line)
 
+    def begin(self) -> None:
+        """A run begins: whatever an earlier one left here that ended before its first checkpoint is dropped."""
+        self.forget_after(-1)
+        known = self.read_json("run.json")
+        if known:
+            self.write_json("run.json", {key: known[key] for key in known if key not in _MEASURED})
+
+    def go_on_from(self, checkpoint: Path, iteration: int) -> None:
+        """A run goes on: what came after that iteration is dropped, and the checkpoint is the latest again."""
+        self.forget_after(iteration)
+        if checkpoint.resolve().parent == self.checkpoints.resolve():
+            self.saved.make_latest(checkpoint)
+
     def forget_after(self, iteration: int) -> None:
-        """Drops the record of iterations after this one, which a resumed run plays again."""
+        """Drops the record of iterations after this one, which a resumed run plays again, and lines that a kill cut."""
         for path in (self.metrics, self.episodes):
             if path.exists():
-                _write_whole(path, "".join(_lines_up_to(path, iteration)))
+                write_whole(path, _lines_up_to(path, iteration))
         self._episodes_read = self.episodes.stat().st_size if self.episodes.exists() else 0
 
     def save_checkpoint(self, iteration: int, save: Callable[[str], object], keep: int) -> Path:
-        """Saves a checkpoint beside the old ones, and only then makes it the latest and drops the oldest.
-
-        Args:
-            iteration: names it.
-            save: writes it into the folder that it is given.
-            keep: how many to keep, this one included.
-        """
-        final = self.checkpoints / f"{_PREFIX}{iteration:06d}"
-        part = self.checkpoints / f"{final.name}{_HALF_WRITTEN}"
-        shutil.rmtree(part, ignore_errors=True)
-        save(str(part))
-        replaced = self.checkpoints / f"{final.name}.replaced"
-        if final.exists():  # the iteration was played again
-            final.rename(replaced)
-        part.rename(final)
-        shutil.rmtree(replaced, ignore_errors=True)
-        link = self.checkpoints / f"latest{_HALF_WRITTEN}"
-        link.unlink(missing_ok=True)
-        link.symlink_to(final.name)
-        os.replace(link, self.checkpoints / "latest")
-        # Those of a run that was resumed from an earlier one would count as newer.
-        others = [path for path in self.whole_checkpoints() if path != final]
-        for path in sorted(others, key=lambda path: path.stat().st_mtime)[: max(0, len(others) + 1 - keep)]:
-            shutil.rmtree(path)
-        return final
+        """Saves a checkpoint; see `Checkpoints.save`."""
+        return self.saved.save(iteration, save, keep)
 
     def whole_checkpoints(self) -> list[Path]:
         """Finished checkpoints, by iteration."""
-        return sorted(path for path in self.checkpoints.glob(f"{_PREFIX}*") if not path.suffix)
+        return self.saved.whole()
 
     def latest_checkpoint(self) -> Path:
-        """The newest checkpoint.
+        """The checkpoint to go on from.
 
         Raises:
             ValueError: there is none.
         """
-        latest = self.checkpoints / "latest"
-        if latest.exists():
-            return latest.resolve()
-        whole = self.whole_checkpoints()
-        if not whole:
-            raise ValueError(f"{self.path} has no checkpoint to resume from: the run ended before its first.")
-        return whole[-1]
+        for path in self.saved.candidates():
+            return path
+        raise ValueError(f"{self.path} has no checkpoint to resume from: the run ended before its first.")
 
 
 def checkpoint_of(path: Path) -> Path:
@@ -151,13 +162,16 @@ def checkpoint_of(path: Path) -> Path:
 
     Raises:
         ValueError: it is neither.
+        CheckpointError: it is one that cannot be read, or not all of it is there.
     """
     path = path.expanduser().absolute()
     if (path / "run.json").is_file():
-        return RunFolder(path).latest_checkpoint()
-    if (path / "rllib_checkpoint.json").is_file():
-        return path.resolve()
-    raise ValueError(f"{path} is neither a checkpoint (no rllib_checkpoint.json) nor a run folder (no run.json).")
+        path = RunFolder(path).latest_checkpoint()
+    elif not (path / "rllib_checkpoint.json").is_file():
+        raise ValueError(f"{path} is neither a checkpoint (no rllib_checkpoint.json) nor a run folder (no run.json).")
+    checkpoint = path.resolve()
+    check_whole(checkpoint)
+    return checkpoint
 
 
 def readable_config(config: AlgorithmConfig) -> dict[str, Any]:
@@ -188,15 +202,16 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def _lines_up_to(path: Path, iteration: int) -> Iterator[str]:
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            # A line without an end was being written when the run was killed.
-            if line.endswith("\n") and json.loads(line)["iteration"] <= iteration:
-                yield line
-
-
-def _write_whole(path: Path, text: str) -> None:
-    part = path.with_name(path.name + _HALF_WRITTEN)
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+def _lines_up_to(path: Path, iteration: int) -> Iterator[bytes]:
+    """The lines of iterations up to this one. What is no such line is left out, and said."""
+    damaged = 0
+    for line in whole_lines(path):
+        try:
+            mine = json.loads(line)["iteration"] <= iteration
+        except (ValueError, KeyError, TypeError):
+            damaged += 1
+            continue
+        if mine:
+            yield line
+    if damaged:
+        logger.warning("%s: %d damaged lines are left out.", path, damaged)

@@ -5,15 +5,21 @@ panel ──► [algo.train() ──► metrics.jsonl, observers ──► check
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from proxmo_rllib import preemption
+from proxmo_rllib.machine.disk import DiskError
 from proxmo_rllib.stopping import StopCriteria
 from proxmo_rllib.training_run.folder import RunFolder
+from proxmo_rllib.training_run.grace import Grace
 from proxmo_rllib.training_run.progress import PanelScore, Progress, flatten
+
+logger = logging.getLogger(__name__)
 
 
 class Trainable(Protocol):
@@ -55,6 +61,7 @@ class Outcome:
     before: PanelScore | None
     after: PanelScore | None
     checkpoint: Path | None
+    unsaved: str | None = None  # why the last checkpoint is not there, if it is not
 
     def summary(self, config: Any) -> dict[str, Any]:
         """One JSON object that says how it went.
@@ -93,6 +100,8 @@ class Run:
         started: `time.monotonic()` at which the command began, so that start-up counts.
         checkpoint_every: iterations between checkpoints; the last one is always saved.
         keep_checkpoints: how many are kept.
+        stop_unsaved: whether a checkpoint that the disk does not take ends the run; else it goes on to the next.
+        grace: a period within which a run that gets SIGTERM is to be saved.
     """
 
     def __init__(
@@ -106,6 +115,8 @@ class Run:
         started: float | None = None,
         checkpoint_every: int = 10,
         keep_checkpoints: int = 3,
+        stop_unsaved: bool = False,
+        grace: Grace | None = None,
     ) -> None:
         self.algo = algo
         self.folder = folder
@@ -115,9 +126,13 @@ class Run:
         self._started = time.monotonic() if started is None else started
         self._checkpoint_every = checkpoint_every
         self._keep_checkpoints = keep_checkpoints
+        self._stop_unsaved = stop_unsaved
+        self._unsaved: str | None = None
+        self._grace = Grace(0.0) if grace is None else grace
         self._record = folder.read_json("run.json")
         self._minutes_before = float(self._record.get("minutes", 0.0))
         self._checkpoint: Path | None = None
+        self._iterated = False
 
     @property
     def minutes(self) -> float:
@@ -127,19 +142,32 @@ class Run:
     def train(self) -> Outcome:
         """Trains until the end, whatever brings it."""
         before = self._score_before()
-        after: PanelScore | None = None
+        after = self._score_at_the_end()
         reason = self._interrupted() or self.stop.reached(self.algo.iteration, self.minutes)
         while reason is None:
-            result = self.algo.train()
+            self._grace.remember(self.algo)
+            try:
+                result = self.algo.train()
+            except KeyboardInterrupt:
+                if not preemption.was_cut():
+                    raise
+                self._cut()
+                reason = self._interrupted() or "pre-empted"
+                break
+            finally:
+                self._grace.no_more_cuts()
             after = PanelScore.from_metrics(result.get("evaluation", {}))
             reason = self.stop.reached(self.algo.iteration, self.minutes, after.rate if after else None)
             if reason and after is None and self.algo.config.panel is not None and not self._interrupted():
                 result["evaluation"] = self.algo.evaluate()
                 after = PanelScore.from_metrics(result["evaluation"])
             reason = self._interrupted() or reason
+            self._iterated = True
             self._publish(result)
             if reason or self.algo.iteration % self._checkpoint_every == 0:
                 self._save()
+            if self._unsaved and self._stop_unsaved:
+                reason = reason or "its checkpoint could not be saved"
         outcome = Outcome(
             reason=reason,
             interrupted=self._interrupted() is not None,
@@ -148,8 +176,10 @@ class Run:
             before=before,
             after=after,
             checkpoint=self._checkpoint,
+            unsaved=self._unsaved,
         )
-        self.folder.write_json("summary.json", outcome.summary(self.algo.config))
+        if self._iterated or not (self.folder.path / "summary.json").exists():
+            self.folder.note("summary.json", outcome.summary(self.algo.config))
         return outcome
 
     def _score_before(self) -> PanelScore | None:
@@ -164,11 +194,27 @@ class Run:
         if score is None:
             return None
         self._record["before"] = asdict(score)
-        self.folder.write_json("run.json", self._record)
+        self.folder.note("run.json", self._record)
         self.folder.add_metrics({"iteration": 0, "minutes": self.minutes} | flatten({"evaluation": metrics}))
         for observer in self._observers:
             observer.on_panel(score, 0)
         return score
+
+    def _score_at_the_end(self) -> PanelScore | None:
+        """Of a run that is gone on with where it ended, as it was measured there."""
+        last = self.folder.last_metrics()
+        if last.get("iteration") != self.algo.iteration or not self.algo.iteration:
+            return None
+        prefix = "evaluation/"
+        return PanelScore.from_metrics({key.removeprefix(prefix): last[key] for key in last if key.startswith(prefix)})
+
+    def _cut(self) -> None:
+        """There was no time for the iteration's end: saves the state at the end of the one before."""
+        self._grace.go_back(self.algo)
+        self.folder.forget_after(self.algo.iteration)
+        newest = self.folder.saved.newest_whole()
+        if self.algo.iteration and (newest is None or newest != self.folder.saved.place(self.algo.iteration)):
+            self._save()
 
     def _publish(self, result: dict[str, Any]) -> None:
         progress = Progress.from_result(result, self.minutes)
@@ -179,11 +225,22 @@ class Run:
             observer.on_iteration(progress, metrics, episodes)
 
     def _save(self) -> None:
-        self._checkpoint = self.folder.save_checkpoint(
-            self.algo.iteration, self.algo.save_to_path, self._keep_checkpoints
-        )
+        """Saves a checkpoint; one that the disk does not take leaves the one before, and a warning."""
+        began = time.monotonic()
+        try:
+            self._checkpoint = self.folder.save_checkpoint(
+                self.algo.iteration, self.algo.save_to_path, self._keep_checkpoints
+            )
+        except DiskError as error:
+            self._unsaved = str(error)
+            last = self.folder.saved.newest_whole()
+            there = "there is none yet" if last is None else f"the last one is {last.name}, and whole"
+            logger.warning("%s Of the checkpoints, %s.", error, there)
+            return
+        self._unsaved = None
+        self._grace.saved_in(time.monotonic() - began)
         # After the checkpoint: minutes belong to what a resumed run can go on from.
         self._record |= {"minutes": self.minutes, "iterations": self.algo.iteration}
-        self.folder.write_json("run.json", self._record)
+        self.folder.note("run.json", self._record)
         for observer in self._observers:
             observer.on_checkpoint(self._checkpoint)

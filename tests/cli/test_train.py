@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from proxmo_rllib import StopCriteria, activity
+from proxmo_rllib.checkpoint_format import whole_or_nothing
 from proxmo_rllib.cli.interruption import Interruption
 from proxmo_rllib.cli.live import LiveView, PlainView, duration, make_view, sparkline
 from proxmo_rllib.cli.train import brief, main, parse, resume_command
@@ -46,6 +47,10 @@ def test_settings_and_options_may_stand_in_any_order():
         (["x.py", "--iterations", "0"], "--iterations 0"),
         (["x.py", "--keep-checkpoints", "0"], "--keep-checkpoints 0"),
         (["x.py", "--resume", "a", "--run-dir", "b"], "one of them"),
+        (["x.py", "--auto-resume"], "--run-dir DIR"),
+        (["x.py", "--grace-period", "-1"], "--grace-period -1"),
+        (["x.py", "--grace-period", "nan"], "--grace-period nan"),
+        (["x.py", "--on-failed-save", "hope"], "go-on"),
     ],
 )
 def test_a_command_line_that_makes_no_sense_is_refused(words, says, capsys):
@@ -103,6 +108,19 @@ def test_a_folder_that_holds_a_run_is_not_mixed_with_another(tmp_path, example, 
     RunFolder(tmp_path / "old").write_json("run.json", {})
     assert main([str(example), "--run-dir", "old"]) == 1
     assert "--resume old" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", [["--resume", "old"], ["--resume", "old/checkpoints/iteration_000010"]], ids=str)
+def test_a_checkpoint_that_is_not_whole_is_refused_before_ray_starts(tmp_path, example, capsys, option):
+    folder = RunFolder(tmp_path / "old")
+    folder.write_json("run.json", {})
+    with whole_or_nothing(folder.checkpoints / "iteration_000010"):
+        (folder.checkpoints / "iteration_000010").mkdir()
+        for name in ("rllib_checkpoint.json", "algorithm_state.pkl"):
+            (folder.checkpoints / "iteration_000010" / name).write_text("{}")
+    (folder.checkpoints / "iteration_000010" / "algorithm_state.pkl").unlink()
+    assert main([str(example), *option]) == 1
+    assert "algorithm_state.pkl is missing" in capsys.readouterr().err
 
 
 def test_a_dry_run_checks_everything_but_the_weights(example, capsys):

@@ -102,6 +102,7 @@ DECISIONS: dict[str, Typed | str] = {
     ),
     "proxmo train --help": Typed("quickstart", 60),
     "proxmo train my.py": Typed('"iterations": 1', 300, "slow"),
+    "proxmo train my.py --run-dir runs/mine --auto-resume": Typed('"iterations": 1', 300, "slow"),
     f"proxmo train tuned_examples/quickstart.py --resume {RUN}": Typed(_JSON, 1800, "long", trained=True),
     # This machine has no GPU, which is said.
     "proxmo train tuned_examples/alfworld_qwen2_5_1_5b.py --dry-run": Typed("2 GPU", 180, status=1),

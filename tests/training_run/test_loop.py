@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
+import os
+import signal
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from env_wrappers.panels import Panel
-from proxmo_rllib import StopCriteria
+from proxmo_rllib import StopCriteria, activity
+from proxmo_rllib.checkpoint_format import whole_or_nothing
+from proxmo_rllib.cli.interruption import Interruption
 from proxmo_rllib.training_run import RunFolder
+from proxmo_rllib.training_run.grace import Grace
 from proxmo_rllib.training_run.loop import Run
 
 
@@ -22,6 +30,8 @@ class Counting:
         self.config = SimpleNamespace(panel=tasks, engine="vllm", seed=3)
         self.iteration = iteration
         self.evaluated_at: list[int] = []
+        self.full_disk_at: set[int] = set()
+        self.dealt = 0
         self._interval = evaluation_interval
 
     def train(self):
@@ -31,14 +41,26 @@ class Counting:
             result["evaluation"] = self.evaluate()
         return result
 
+    def get_checkpointable_components(self):
+        return []
+
+    def get_state(self, not_components=()):
+        return {"dealt": self.dealt}
+
+    def set_state(self, state):
+        self.dealt = state["dealt"]
+
     def evaluate(self):
         self.evaluated_at.append(self.iteration)
         rate = min(1.0, 0.1 + 0.2 * self.iteration)
         return {"success_rate": rate, "num_episodes": 10, "seconds": 0.5}
 
     def save_to_path(self, path):
-        Path(path).mkdir()
-        (Path(path) / "rllib_checkpoint.json").write_text(str(self.iteration))
+        with whole_or_nothing(Path(path)):
+            Path(path).mkdir()
+            if self.iteration in self.full_disk_at:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            (Path(path) / "rllib_checkpoint.json").write_text(f"{self.iteration} {self.dealt}")
 
 
 @pytest.fixture
@@ -143,3 +165,93 @@ def test_observers_see_every_iteration_and_its_recorded_episodes(folder):
         ("iteration", 2, [1]),
         ("checkpoint", "iteration_000002"),
     ]
+
+
+def test_a_full_disk_costs_a_checkpoint_and_not_the_run(folder, caplog):
+    algo = Counting()
+    algo.full_disk_at = {4}
+    with caplog.at_level(logging.WARNING):
+        outcome = Run(algo, folder, StopCriteria(iterations=6), checkpoint_every=2).train()
+    assert outcome.iterations == 6
+    assert outcome.unsaved is None
+    assert [path.name for path in folder.whole_checkpoints()] == ["iteration_000002", "iteration_000006"]
+    assert "iteration 4 is not saved" in caplog.text
+    assert "the last one is iteration_000002, and whole" in caplog.text
+
+
+def test_a_full_disk_ends_the_run_where_that_was_asked_for(folder):
+    algo = Counting()
+    algo.full_disk_at = {4}
+    outcome = Run(algo, folder, StopCriteria(iterations=6), checkpoint_every=2, stop_unsaved=True).train()
+    assert outcome.iterations == 4
+    assert outcome.reason == "its checkpoint could not be saved"
+    assert "No space left" in outcome.unsaved
+    assert folder.saved.newest_whole().name == "iteration_000002"
+
+
+def test_a_run_whose_last_checkpoint_is_not_there_says_so(folder):
+    algo = Counting()
+    algo.full_disk_at = {3}
+    outcome = Run(algo, folder, StopCriteria(iterations=3), checkpoint_every=2).train()
+    assert "iteration 3 is not saved" in outcome.unsaved
+    assert folder.saved.newest_whole().name == "iteration_000002"
+
+
+class Slow(Counting):
+    """Its third iteration takes longer than any period of grace, and SIGTERM comes in the midst of it."""
+
+    def train(self):
+        self.dealt += 1
+        if self.iteration == 2:
+            activity.begin(self.phase)
+            with self.folder.episodes.open("a") as file:
+                file.write('{"iteration": 3}\n')
+            os.kill(os.getpid(), signal.SIGTERM)
+            deadline = time.monotonic() + 3
+            while time.monotonic() < deadline:
+                pass
+        return super().train()
+
+
+@pytest.mark.parametrize("phase", ["playing", "learning"])
+def test_sigterm_saves_within_its_period_of_grace(folder, phase):
+    """While episodes are played they are cut, and the end of the last iteration is saved; an update is waited for."""
+    algo = Slow()
+    algo.phase, algo.folder = phase, folder
+    grace = Grace(1.0)
+    old = signal.getsignal(signal.SIGALRM)
+    began = time.monotonic()
+    with Interruption(print, on_sigterm=grace.begin) as interruption:
+        interruption.be_patient()
+        outcome = Run(
+            algo, folder, StopCriteria(iterations=9), interrupted=interruption.reason, grace=grace, checkpoint_every=100
+        ).train()
+    signal.signal(signal.SIGALRM, old)
+    seconds = time.monotonic() - began
+    assert outcome.reason == "interrupted by SIGTERM"
+    saved = (folder.latest_checkpoint() / "rllib_checkpoint.json").read_text()
+    if phase == "playing":
+        assert seconds < 1.5
+        assert saved == "2 2"  # what the third had dealt is dealt again
+        assert [line["iteration"] for line in lines(folder)] == [0, 1, 2]
+        assert folder.episodes.read_text() == ""
+    else:
+        assert saved == "3 3"
+    assert grace.left(30.0) < 30.0
+
+
+def test_a_keyboard_interrupt_that_is_no_cut_is_passed_on(folder):
+    class Stopped(Counting):
+        def train(self):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Run(Stopped(), folder, StopCriteria(iterations=9), grace=Grace(30.0)).train()
+
+
+def test_a_run_that_is_begun_again_at_its_end_keeps_its_summary(folder):
+    Run(Counting(), folder, StopCriteria(iterations=2)).train()
+    summary = folder.read_json("summary.json")
+    outcome = Run(Counting(iteration=2), folder, StopCriteria(iterations=2)).train()
+    assert outcome.after.rate == summary["success_after"]
+    assert folder.read_json("summary.json") == summary
