@@ -74,9 +74,9 @@ METRICS: dict[str, str] = {
     "env_runners/num_env_steps_sampled": "turns",
     "env_runners/num_env_steps_sampled_lifetime": "turns since the start; what learning rate schedules count",
     "env_runners/num_episodes_lifetime": "episodes since the start",
-    "env_runners/response_tokens_per_second": "sampled tokens by the seconds of an environment runner's call",
+    "env_runners/response_tokens_per_second": "sampled tokens of all environment runners by the seconds of playing",
     "env_runners/turns_per_second": "turns by the same",
-    "learners/default_policy/total_loss": "the loss, a weighted mean over the sampled tokens of an optimizer step",
+    "learners/default_policy/total_loss": "the loss, a weighted mean over the sampled tokens of the last optimizer step",
     "learners/default_policy/imitation_loss": "of behaviour cloning, in the place of the next four",
     "learners/default_policy/policy_loss": "its part from the clipped surrogate",
     "learners/default_policy/entropy": "entropy of the next token, mean",
@@ -139,7 +139,8 @@ _METRICS_HEAD = """
 
 `algo.train()` returns them nested, `metrics.jsonl` and W&B have them flat. What an iteration did not log is absent; a
 number that went wrong (a loss that is not finite) is NaN, and null in metrics.jsonl. Means and sums are over the
-iteration.
+iteration: over all its episodes, turns or tokens, whoever played them and however often a group was played again, and
+over all its optimizer steps and learners.
 """
 
 

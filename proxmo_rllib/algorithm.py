@@ -54,6 +54,7 @@ from proxmo_rllib.policies.loading import resolve_pretrained, save_policy
 from proxmo_rllib.rollouts import TaskSampler
 from proxmo_rllib.rollouts.environments import check_first_prompt, make_text_env, split_tasks
 from proxmo_rllib.rollouts.record import episode_record
+from proxmo_rllib.rollouts.sampling_metrics import throughput
 from proxmo_rllib.types import Assignment, Group
 
 logger = logging.getLogger(__name__)
@@ -170,6 +171,7 @@ class ProxMO(Algorithm):
         Tune compares trials by any result of theirs, and ends all of them over one that lacks the metric.
         """
         result: dict[str, Any] = super().step()
+        result.setdefault(ENV_RUNNER_RESULTS, {}).update(throughput(result))
         if self._storage and self.config.panel is not None:
             self._newest_panel = result.setdefault(EVALUATION_RESULTS, self._newest_panel)
         return result
