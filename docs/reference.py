@@ -76,7 +76,7 @@ METRICS: dict[str, str] = {
     "env_runners/num_episodes_lifetime": "episodes since the start",
     "env_runners/response_tokens_per_second": "sampled tokens of all environment runners by the seconds of playing",
     "env_runners/turns_per_second": "turns by the same",
-    "learners/default_policy/total_loss": "the loss, a weighted mean over the sampled tokens of the last optimizer step",
+    "learners/default_policy/total_loss": "the loss of the last optimizer step, a weighted mean over its sampled tokens",
     "learners/default_policy/imitation_loss": "of behaviour cloning, in the place of the next four",
     "learners/default_policy/policy_loss": "its part from the clipped surrogate",
     "learners/default_policy/entropy": "entropy of the next token, mean",
