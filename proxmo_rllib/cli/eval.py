@@ -6,6 +6,9 @@
 
 The config (environment, prompts, limits, engine) is the checkpoint's, or that of --config. An expert and a random
 player need neither model nor Ray.
+
+A panel is whole, or it is no score: tasks that an engine kept from being played are played again; what cannot be played
+all the same, and episodes that broke, are named, the results file has no rates, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +41,13 @@ from proxmo_rllib.machine.folders import make_folder
 if TYPE_CHECKING:
     from proxmo_rllib.config import ProxMOConfig
     from proxmo_rllib.evaluation import PanelResult
+    from proxmo_rllib.inference.pool import InferencePool
+    from proxmo_rllib.rollouts.play import PlayResult
+    from proxmo_rllib.types import Assignment, Group
 
 AGENTS = ("expert", "random")
+# How often tasks that an engine kept from being played are tried.
+_MAX_ROUNDS = 3
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -79,6 +88,8 @@ def main(argv: list[str]) -> int:
     """Evaluate; see the module's docstring."""
     arguments = parse(argv)
     prepare_environment(os.environ, Path.home(), arguments.address)
+    from proxmo_rllib.evaluation import PanelNotPlayedError
+
     try:
         if not arguments.agent:
             check_address(arguments.address)
@@ -92,7 +103,7 @@ def main(argv: list[str]) -> int:
             result = play_panel_with_script(config, panel, arguments.agent, config.panel_repeats)
         else:
             result = _play_policy(config, arguments.address)
-    except (ExampleError, ValueError, OSError) as error:
+    except (ExampleError, PanelNotPlayedError, ValueError, OSError) as error:
         print(f"proxmo eval: {error}", file=sys.stderr)
         return 1
     Console().print(as_table(result), highlight=False)
@@ -100,7 +111,9 @@ def main(argv: list[str]) -> int:
         who = arguments.agent or config.pretrained
         arguments.output.write_text(json.dumps(as_json(result, who, config), indent=1) + "\n", encoding="utf-8")
         print(f"written: {arguments.output}")
-    return 0
+    if result.shortfall:
+        print(f"proxmo eval: not the whole panel: {result.shortfall}", file=sys.stderr)
+    return 1 if result.shortfall else 0
 
 
 def _config(arguments: argparse.Namespace) -> ProxMOConfig:
@@ -169,37 +182,75 @@ def _play_policy(config: ProxMOConfig, address: str | None) -> PanelResult:
             runner.connect(client)
             with console.status(f"playing {len(panel)} tasks of {panel.name}"):
                 started = time.perf_counter()
-                played = runner.play(
-                    panel_assignments(panel, config.panel_repeats), temperature=config.panel_temperature, panel=panel
+                groups, lost = play_whole(
+                    panel_assignments(panel, config.panel_repeats),
+                    lambda dealt: runner.play(dealt, temperature=config.panel_temperature, panel=panel),
+                    lambda: runner.connect(revived(pool)),
                 )
                 played_s = time.perf_counter() - started
             runner.stop()
             pool.stop()
         finally:
             ray.shutdown()
-    return summarise(panel, played.groups, seconds=played_s)
+    return summarise(panel, groups, seconds=played_s, lost=lost)
+
+
+def play_whole(
+    assignments: Sequence[Assignment], play: Callable[[Sequence[Assignment]], PlayResult], revive: Callable[[], None]
+) -> tuple[list[Group], Mapping[str, str]]:
+    """Plays assignments; those that an engine lost are played again, in three rounds at most.
+
+    Args:
+        assignments: the groups to play.
+        play: plays some of them.
+        revive: replaces dead engines.
+
+    Returns:
+        The groups in the order of the assignments, and what kept the others from being played, by group id.
+    """
+    played: dict[str, Group] = {}
+    todo = list(assignments)
+    lost: Mapping[str, str] = {}
+    for rounds in range(_MAX_ROUNDS):
+        if rounds:
+            revive()
+        result = play(todo)
+        played |= {group.group_id: group for group in result.groups}
+        lost = result.lost
+        todo = [assignment for assignment in todo if assignment.group_id not in played]
+        if not todo:
+            break
+    return [played[a.group_id] for a in assignments if a.group_id in played], lost
+
+
+def revived(pool: InferencePool) -> Any:
+    """A way to the pool's engines, of which the dead have been replaced."""
+    pool.restart_dead()
+    return pool.client()
 
 
 def as_table(result: PanelResult) -> Table:
     """Success overall and by task type."""
-    table = Table(title=f"panel {result.panel}", title_justify="left", box=None, pad_edge=False)
+    part = ", in part" if result.shortfall else ""
+    table = Table(title=f"panel {result.panel}{part}", title_justify="left", box=None, pad_edge=False)
     table.add_column("task type")
     for heading in ("success", "95% interval", "episodes"):
         table.add_column(heading, justify="right")
     for name, rate in [*result.by_task_type.items(), ("all", result.overall)]:
         low, high = rate.interval
         style = "bold" if name == "all" else None
-        table.add_row(name or "-", f"{rate.rate:.1%}", f"{low:.1%} - {high:.1%}", str(rate.episodes), style=style)
+        success = f"{rate.rate:.1%}" if rate.episodes else "-"
+        table.add_row(name, success, f"{low:.1%} - {high:.1%}", str(rate.episodes), style=style)
     table.caption = (
         f"{result.mean_turns:.1f} turns an episode, {result.invalid_action_rate:.1%} invalid actions, "
-        f"return {result.mean_return:.3f}" + (f", {result.num_errors} episodes broke" if result.num_errors else "")
+        f"return {result.mean_return:.3f}" + (f"\nnot the whole panel: {result.shortfall}" if result.shortfall else "")
     )
     table.caption_justify = "left"
     return table
 
 
 def as_json(result: PanelResult, who: Any, config: ProxMOConfig) -> dict[str, Any]:
-    """Everything that was measured, and the episodes as in episodes.jsonl."""
+    """Everything that was measured, and the episodes as in episodes.jsonl. Without rates if the panel is not whole."""
     from proxmo_rllib.rollouts.record import episode_record
 
     rates = {"all": result.overall} | result.by_task_type
@@ -208,7 +259,10 @@ def as_json(result: PanelResult, who: Any, config: ProxMOConfig) -> dict[str, An
         "panel": result.panel,
         "temperature": config.panel_temperature,
         "repeats": config.panel_repeats,
-        "success": {
+        "shortfall": result.shortfall,
+        "success": None
+        if result.shortfall
+        else {
             name: {
                 "successes": rate.successes,
                 "episodes": rate.episodes,
@@ -222,5 +276,6 @@ def as_json(result: PanelResult, who: Any, config: ProxMOConfig) -> dict[str, An
         "invalid_action_rate": result.invalid_action_rate,
         "mean_return": result.mean_return,
         "errors": result.num_errors,
+        "missing_tasks": result.num_missing,
         "episodes": [episode_record(episode, iteration=0) for episode in result.episodes],
     }
