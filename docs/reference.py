@@ -75,9 +75,9 @@ METRICS: dict[str, str] = {
     "env_runners/num_env_steps_sampled": "turns",
     "env_runners/num_env_steps_sampled_lifetime": "turns since the start; what learning rate schedules count",
     "env_runners/num_episodes_lifetime": "episodes since the start",
-    "env_runners/response_tokens_per_second": "sampled tokens by the seconds of an environment runner's call",
+    "env_runners/response_tokens_per_second": "sampled tokens of all environment runners by the seconds of playing",
     "env_runners/turns_per_second": "turns by the same",
-    "learners/default_policy/total_loss": "the loss, a weighted mean over the sampled tokens of an optimizer step",
+    "learners/default_policy/total_loss": "the loss of the last optimizer step, a weighted mean over its tokens",
     "learners/default_policy/imitation_loss": "of behaviour cloning, in the place of the next four",
     "learners/default_policy/policy_loss": "its part from the clipped surrogate",
     "learners/default_policy/entropy": "entropy of the next token, mean",
@@ -101,6 +101,7 @@ METRICS: dict[str, str] = {
     "evaluation/num_episodes": "of the panel, broken ones left out",
     "evaluation/num_independent_episodes": "what they are worth for the interval, some being repetitions of a task",
     "evaluation/num_errors": "episodes of the panel that broke",
+    "evaluation/num_missing_tasks": "tasks of the panel that could not be played",
     "evaluation/episode_len_mean": "turns, mean",
     "evaluation/episode_return_mean": "return, mean",
     "evaluation/invalid_action_rate": "share of the turns",
@@ -140,7 +141,8 @@ _METRICS_HEAD = """
 
 `algo.train()` returns them nested, `metrics.jsonl` and W&B have them flat. What an iteration did not log is absent; a
 number that went wrong (a loss that is not finite) is NaN, and null in metrics.jsonl. Means and sums are over the
-iteration.
+iteration: over all its episodes, turns or tokens, whoever played them and however often a group was played again, and
+over all its optimizer steps and learners.
 """
 
 

@@ -284,11 +284,9 @@ def whole_text(text: str) -> str:
 
 
 def as_bool(value: Any) -> bool | None:
-    """True or False, also as numpy has them and as 1 and 0; None for what is neither."""
+    """True or False, also as numpy has them; None for what is neither. A number is none: 1 may be a score."""
     value = _scalar(value)
-    if isinstance(value, bool):
-        return value
-    return bool(value) if isinstance(value, int) and value in (0, 1) else None
+    return value if isinstance(value, bool) else None
 
 
 def as_number(value: Any) -> float | None:
@@ -298,7 +296,7 @@ def as_number(value: Any) -> float | None:
         return None
     try:
         number = float(value)
-    except (TypeError, ValueError, OverflowError):
+    except Exception:  # noqa: BLE001 (it is foreign: whatever keeps it from being a number)
         return None
     return number if math.isfinite(number) else None
 
@@ -307,9 +305,10 @@ def _scalar(value: Any) -> Any:
     """Python's own value of a numpy scalar, or of an array or tensor with one entry."""
     if isinstance(value, np.generic):
         return value.item()
-    if hasattr(value, "shape") and hasattr(value, "item") and math.prod(value.shape) == 1:
-        return value.item()
-    return value
+    try:
+        return value.item() if math.prod(value.shape) == 1 else value
+    except Exception:  # noqa: BLE001 (it is foreign, and no array)
+        return value
 
 
 def described(value: Any) -> str:

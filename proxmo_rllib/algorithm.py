@@ -54,15 +54,16 @@ from proxmo_rllib.machine.processors import limit_threads
 from proxmo_rllib.machine.resources import check_in_cluster, ray_for_script
 from proxmo_rllib.metrics_logger import LoggedMetrics
 from proxmo_rllib.model_checks import check_model
-from proxmo_rllib.orchestration.dealing import Dealer, Dealt
+from proxmo_rllib.orchestration.dealing import Dealer
 from proxmo_rllib.orchestration.learners import Learners
 from proxmo_rllib.orchestration.runners import Runners
-from proxmo_rllib.orchestration.watch import Part, Watch
+from proxmo_rllib.orchestration.watch import Part, Watch, engine_parts
 from proxmo_rllib.policies.loading import resolve_pretrained, save_policy
 from proxmo_rllib.rollouts import TaskSampler
 from proxmo_rllib.rollouts.environments import check_first_prompt, make_text_env, split_tasks
 from proxmo_rllib.rollouts.record import episode_record
-from proxmo_rllib.types import Assignment, Episode, Group, Status
+from proxmo_rllib.rollouts.sampling_metrics import throughput
+from proxmo_rllib.types import Assignment, Group
 
 logger = logging.getLogger(__name__)
 
@@ -192,6 +193,7 @@ class ProxMO(Algorithm):
         finally:
             activity.begin("between iterations", expects_progress=False)
         result.setdefault(FAULT_TOLERANCE_STATS, {}).update(self._faults.since_last())
+        result.setdefault(ENV_RUNNER_RESULTS, {}).update(throughput(result))
         if self._storage and self.config.panel is not None:
             self._newest_panel = result.setdefault(EVALUATION_RESULTS, self._newest_panel)
         return result
@@ -255,7 +257,7 @@ class ProxMO(Algorithm):
             ),
             self.config.sample_timeout_s,
         )
-        return in_order(assignments, dealt)
+        return dealt.groups(assignments, with_dropped=True)
 
     def _heal(self) -> None:
         """Replaces what has died since the last look, and tells the environment runners where the engines are."""
@@ -276,11 +278,10 @@ class ProxMO(Algorithm):
     def _parts(self) -> list[Part]:
         """The processes that are watched."""
         runners = self._runners.handles() if self._runners is not None else {}
-        engines = self._pool.handles if self._pool is not None else []
         return [
             *(Part(f"environment runner {number}", handle, restarts=True) for number, handle in runners.items()),
             *(Part(f"learner {rank}", handle) for rank, handle in enumerate(self._learners.actors)),
-            *(Part(f"engine {rank}", handle) for rank, handle in enumerate(engines)),
+            *(engine_parts(self._pool) if self._pool is not None else ()),
         ]
 
     def _learn(self, groups: GroupedTrainingData) -> None:
@@ -465,29 +466,6 @@ class ProxMO(Algorithm):
         request = super().default_resource_request(config)
         engines = InferencePool.resource_bundles(cls.engine_config(resolved), resolved.num_engines)
         return PlacementGroupFactory(request.bundles + engines, strategy=resolved.placement_strategy)
-
-
-def in_order(assignments: Sequence[Assignment], dealt: Dealt) -> list[Group]:
-    """The groups of assignments that were played; those that were given up have episodes with the status ERROR."""
-    played = {group.group_id: group for result, _ in dealt.results for group in result.groups}
-    return [played.get(a.group_id) or _given_up(a, dealt.dropped[a.group_id]) for a in assignments]
-
-
-def _given_up(assignment: Assignment, reason: str) -> Group:
-    episodes = (
-        Episode(
-            episode_id=f"{assignment.group_id}-{index}",
-            group_id=assignment.group_id,
-            task=assignment.task,
-            task_type="",
-            seed=assignment.seed,
-            turns=(),
-            status=Status.ERROR,
-            error=f"task {assignment.task!r}: {reason}",
-        )
-        for index in range(assignment.size)
-    )
-    return Group(assignment.group_id, assignment.task, tuple(episodes))
 
 
 __all__ = ["ProxMO", "WeightTransferError"]

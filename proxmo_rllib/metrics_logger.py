@@ -1,7 +1,8 @@
-"""RLlib's MetricsLogger, with two habits changed. Leans on the insides of its Stats classes; written for Ray 2.60.
+"""RLlib's MetricsLogger, with three habits changed. Leans on the insides of its Stats classes; written for Ray 2.60.
 
 RLlib reports whatever was ever logged: where an iteration logged nothing, as NaN, which looks like a number that went
-wrong. And it smooths its own timers over some hundred iterations.
+wrong. It smooths its own timers over some hundred iterations. And its means of several parts are means of means; this
+one knows those of `exact_stats` too.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from ray.rllib.utils.metrics import RESTORE_ENV_RUNNERS_TIMER, TIMERS, TRAINING_
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from ray.rllib.utils.metrics.stats import EmaStats, ItemStats, StatsBase
 
+from proxmo_rllib.exact_stats import EXACT_STATS, ExactStats
+
 _RLLIBS_TIMERS = (TRAINING_ITERATION_TIMER, TRAINING_STEP_TIMER, RESTORE_ENV_RUNNERS_TIMER)
 
 
@@ -22,7 +25,7 @@ class LoggedMetrics(MetricsLogger):
     @classmethod
     def like(cls, other: MetricsLogger) -> LoggedMetrics:
         """An empty one of the same kind, to take the place of another before anything matters in it."""
-        new = cls(root=other._is_root_logger, stats_cls_lookup=other.stats_cls_lookup)
+        new = cls(root=other._is_root_logger, stats_cls_lookup={**other.stats_cls_lookup, **EXACT_STATS})
         new.stats = other.stats
         return new
 
@@ -49,6 +52,8 @@ def _holds_something(stats: StatsBase) -> bool:
         return bool(getattr(stats, "_values_to_merge", ())) or not math.isnan(float(stats._value))
     if isinstance(stats, ItemStats):
         return stats._item is not None
+    if isinstance(stats, ExactStats):
+        return len(stats) > 0
     values = getattr(stats, "values", None)
     return values is None or len(values) > 0
 

@@ -122,13 +122,29 @@ def assert_whole(algorithm: Any, result: dict[str, Any], folder: Path) -> None:
     assert result["num_groups_dropped"] == 0
     assert result["learners"]["default_policy"]["num_sequences"] == GROUPS * SIZE
     lines = [json.loads(line) for line in (folder / "run" / "episodes.jsonl").read_text().splitlines()]
-    mine = [line["episode"] for line in lines if line["iteration"] == result["training_iteration"]]
-    assert len(set(mine)) == len(mine) == GROUPS * SIZE
+    mine = [line for line in lines if line["iteration"] == result["training_iteration"]]
+    assert len({line["episode"] for line in mine}) == len(mine) == GROUPS * SIZE
+    assert_statistics(result["env_runners"], mine)
     assert result["weight_transfer_error"] < 1e-4
     assert set(algorithm.pool.versions()) == {result["policy_version"]}
     scores = algorithm.learner_group._learner.policy.score(PROBE, 5).numpy()
     for engine in algorithm.pool.score(PROBE, 5):
         np.testing.assert_allclose(engine, scores, atol=1e-4)
+
+
+def assert_statistics(metrics: dict[str, float], episodes: list[dict[str, Any]]) -> None:
+    """They are those of the episodes, whoever has played them and however often."""
+    turns = [turn for episode in episodes for turn in episode["turns"]]
+    assert metrics["num_episodes"] == len(episodes)
+    assert metrics["success_rate"] == pytest.approx(np.mean([e["status"] == "success" for e in episodes]))
+    assert metrics["episode_return_mean"] == pytest.approx(np.mean([e["return"] for e in episodes]))
+    assert metrics["episode_len_mean"] == pytest.approx(np.mean([len(e["turns"]) for e in episodes]))
+    assert metrics["invalid_action_rate"] == pytest.approx(np.mean([not turn["valid"] for turn in turns]))
+    logprob = sum(turn["logprob"] for turn in turns) / metrics["num_response_tokens"]
+    assert metrics["behaviour_logprob_mean"] == pytest.approx(logprob, rel=1e-5)
+    assert metrics["turns_per_second"] / metrics["response_tokens_per_second"] == pytest.approx(
+        len(turns) / metrics["num_response_tokens"]
+    )
 
 
 @pytest.mark.parametrize("num_env_runners", [1, 2])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +15,29 @@ if TYPE_CHECKING:
 # Upper edges of the success-rate histogram: groups that never succeed and groups that always do teach the episode
 # advantage nothing, so they have a bin of their own.
 HISTOGRAM = ("0", "0_to_25", "25_to_50", "50_to_75", "75_to_100", "100")
+
+
+# How the values behind a scalar become one number. Those of several shards of a batch, whatever their sizes, are the
+# values of the whole batch: `Measured` is what may be put together, a scalar is not.
+REDUCTIONS: Mapping[str, Callable[[Any], Any]] = {
+    "sum": np.sum,
+    "mean": np.mean,
+    "std": np.std,
+    "min": np.min,
+    "max": np.max,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The values behind one scalar."""
+
+    reduction: str  # a key of REDUCTIONS
+    values: np.ndarray  # one a group or one a turn, at least one
+
+    @property
+    def scalar(self) -> float:
+        return float(REDUCTIONS[self.reduction](self.values))
 
 
 def diagnostics(advantages: Advantages) -> dict[str, float]:
@@ -31,43 +57,46 @@ def diagnostics(advantages: Advantages) -> dict[str, float]:
     - `anchors/singleton_share`: share of the turns whose anchor no other turn of the group has; exact grouping is blind
       on those.
     """
+    return {name: measured.scalar for name, measured in measure(advantages).items()}
+
+
+def measure(advantages: Advantages) -> dict[str, Measured]:
+    """The values behind each scalar of `diagnostics`."""
     table = advantages.table
     rates = np.fromiter(advantages.success_rate.values(), dtype=np.float64)
-    sizes = table.episodes_per_group()
     flat = np.ones(table.num_groups, dtype=bool)
     flat[table.group_of[advantages.episode != 0.0]] = False
-    scalars = {
-        "groups": float(table.num_groups),
-        "groups_of_one": float((sizes == 1).sum()),
-        "groups_without_contrast": float(flat.mean()),
-        "success_rate/mean": float(rates.mean()),
-        "modulation/min": float(advantages.modulation.min()),
-        "modulation/max": float(advantages.modulation.max()),
-        "modulation/mean": float(advantages.modulation.mean()),
-        "returns/mean": float(advantages.returns.mean()),
-        "returns/std": float(advantages.returns.std()),
+    found = {
+        "groups": Measured("sum", np.ones(table.num_groups)),
+        "groups_of_one": Measured("sum", table.episodes_per_group() == 1),
+        "groups_without_contrast": Measured("mean", flat),
+        "success_rate/mean": Measured("mean", rates),
+        "modulation/min": Measured("min", advantages.modulation),
+        "modulation/max": Measured("max", advantages.modulation),
+        "modulation/mean": Measured("mean", advantages.modulation),
+        "returns/mean": Measured("mean", advantages.returns),
+        "returns/std": Measured("std", advantages.returns),
     }
     bins = np.where(rates >= 1.0, 5, np.where(rates <= 0.0, 0, 1 + np.minimum(rates * 4.0, 3.0).astype(int)))
-    share = np.bincount(bins, minlength=len(HISTOGRAM)) / len(rates)
-    scalars |= {f"success_rate/share_{name}": float(value) for name, value in zip(HISTOGRAM, share, strict=True)}
+    found |= {f"success_rate/share_{name}": Measured("mean", bins == number) for number, name in enumerate(HISTOGRAM)}
     for name in ("total", "episode", "step"):
         values = getattr(advantages, name)
-        scalars[f"{name}/mean"] = float(values.mean())
-        scalars[f"{name}/std"] = float(values.std())
-        scalars[f"{name}/abs_max"] = float(np.abs(values).max())
+        found[f"{name}/mean"] = Measured("mean", values)
+        found[f"{name}/std"] = Measured("std", values)
+        found[f"{name}/abs_max"] = Measured("max", np.abs(values))
     if advantages.comparison is not None:
-        scalars["step/neighbourhood_mean"] = float(advantages.comparison.neighbourhood.mean())
-        scalars["step/neighbourhood_min"] = float(advantages.comparison.neighbourhood.min())
-        scalars["step/self_weight_mean"] = float(advantages.comparison.self_weight.mean())
-    return scalars | _anchor_shares(advantages)
+        neighbourhood = advantages.comparison.neighbourhood
+        found["step/neighbourhood_mean"] = Measured("mean", neighbourhood)
+        found["step/neighbourhood_min"] = Measured("min", neighbourhood)
+        found["step/self_weight_mean"] = Measured("mean", advantages.comparison.self_weight)
+    return found | _anchors(advantages)
 
 
-def _anchor_shares(advantages: Advantages) -> dict[str, float]:
-    counts: dict[tuple[int, str], int] = {}
-    for key in zip(advantages.table.group_of.tolist(), advantages.table.anchor, strict=True):
-        counts[key] = counts.get(key, 0) + 1
-    singletons = sum(1 for count in counts.values() if count == 1)
+def _anchors(advantages: Advantages) -> dict[str, Measured]:
+    keys = list(zip(advantages.table.group_of.tolist(), advantages.table.anchor, strict=True))
+    counts = Counter(keys)
+    first = {key: row for row, key in reversed(list(enumerate(keys)))}
     return {
-        "anchors/distinct_share": len(counts) / len(advantages),
-        "anchors/singleton_share": singletons / len(advantages),
+        "anchors/distinct_share": Measured("mean", np.isin(np.arange(len(keys)), list(first.values()))),
+        "anchors/singleton_share": Measured("mean", np.array([counts[key] == 1 for key in keys])),
     }

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from proxmo_rllib.advantages.table import FloatArray, IntArray, TurnTable
+
+if TYPE_CHECKING:
+    from proxmo_rllib.advantages.diagnostics import Measured
 
 
 class StepComparison(Protocol):
@@ -179,3 +182,9 @@ class Advantages:
         from proxmo_rllib.advantages.diagnostics import diagnostics
 
         return diagnostics(self)
+
+    def measure(self) -> dict[str, Measured]:
+        """The values behind these scalars: what several shards of a batch put together, where scalars would mislead."""
+        from proxmo_rllib.advantages.diagnostics import measure
+
+        return measure(self)

@@ -7,6 +7,9 @@
 The config (environment, prompts, limits, engine) is the checkpoint's, or that of --config. Of a checkpoint JSON and
 safetensors are read, and nothing in it is run: an environment of one's own, which it can only name, is said again, as
 env=module:Name or with --config. An expert and a random player need neither model nor Ray.
+
+A panel is whole, or it is no score: tasks that an engine kept from being played are played again; what cannot be played
+all the same, and episodes that broke, are named, the results file has no rates, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -16,7 +19,6 @@ import json
 import os
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +83,8 @@ def main(argv: list[str]) -> int:
     """Evaluate; see the module's docstring."""
     arguments = parse(argv)
     prepare_environment(os.environ, Path.home(), arguments.address)
+    from proxmo_rllib.evaluation import PanelNotPlayedError
+
     try:
         if not arguments.agent:
             check_address(arguments.address)
@@ -97,7 +101,7 @@ def main(argv: list[str]) -> int:
     except KeyboardInterrupt:
         print("proxmo eval: stopped at once", file=sys.stderr)
         return 130
-    except (ExampleError, ValueError, OSError) as error:
+    except (ExampleError, PanelNotPlayedError, ValueError, OSError) as error:
         print(f"proxmo eval: {error}", file=sys.stderr)
         return 1
     Console().print(as_table(result), highlight=False)
@@ -110,7 +114,9 @@ def main(argv: list[str]) -> int:
             print(f"proxmo eval: {arguments.output} is not written: {why}.", file=sys.stderr)
             return 1
         print(f"written: {arguments.output}")
-    return 0
+    if result.shortfall:
+        print(f"proxmo eval: not the whole panel: {result.shortfall}", file=sys.stderr)
+    return 1 if result.shortfall else 0
 
 
 def _config(arguments: argparse.Namespace) -> ProxMOConfig:
@@ -158,10 +164,8 @@ def _play_policy(config: ProxMOConfig, address: str | None) -> PanelResult:
     """Engines in Ray, the episodes in this process; no learner."""
     from proxmo_rllib.algorithm import ProxMO
     from proxmo_rllib.cli.preflight import validate
-    from proxmo_rllib.evaluation import panel_assignments, summarise
-    from proxmo_rllib.inference.pool import InferencePool
     from proxmo_rllib.machine.resources import describe
-    from proxmo_rllib.rollouts import TextEnvRunner
+    from proxmo_rllib.orchestration.evaluating import Evaluator
 
     validate(config)
     request = engines_only(config)
@@ -172,46 +176,36 @@ def _play_policy(config: ProxMOConfig, address: str | None) -> PanelResult:
     with quiet_terminal(log) as console, guarded_ray(console, log, address, request) as (where, guard):
         console.print(f"on {where}, reserving {describe(request.required_resources)}; log: {log}", markup=False)
         with console.status(f"starting {config.num_engines} x {config.engine}"):
-            pool = InferencePool(
-                ProxMO.engine_config(config),
-                config.num_engines,
-                startup_timeout_s=config.engine_startup_timeout_s,
-            )
-        runner = TextEnvRunner(config=config)
-        client: Any = pool.client()
-        runner.connect(client)
+            evaluator = Evaluator(config, ProxMO.engine_config(config))
         with console.status(f"playing {len(panel)} tasks of {panel.name}"):
-            started = time.perf_counter()
-            played = runner.play(
-                panel_assignments(panel, config.panel_repeats), temperature=config.panel_temperature, panel=panel
-            )
-            played_s = time.perf_counter() - started
+            result = evaluator.play(panel)
         with guard.deadline("stopping the engines"):
-            runner.stop()
-            pool.stop()
-    return summarise(panel, played.groups, seconds=played_s)
+            evaluator.stop()
+    return result
 
 
 def as_table(result: PanelResult) -> Table:
     """Success overall and by task type."""
-    table = Table(title=f"panel {result.panel}", title_justify="left", box=None, pad_edge=False)
+    part = ", in part" if result.shortfall else ""
+    table = Table(title=f"panel {result.panel}{part}", title_justify="left", box=None, pad_edge=False)
     table.add_column("task type")
     for heading in ("success", "95% interval", "episodes"):
         table.add_column(heading, justify="right")
     for name, rate in [*result.by_task_type.items(), ("all", result.overall)]:
         low, high = rate.interval
         style = "bold" if name == "all" else None
-        table.add_row(name or "-", f"{rate.rate:.1%}", f"{low:.1%} - {high:.1%}", str(rate.episodes), style=style)
+        success = f"{rate.rate:.1%}" if rate.episodes else "-"
+        table.add_row(name, success, f"{low:.1%} - {high:.1%}", str(rate.episodes), style=style)
     table.caption = (
         f"{result.mean_turns:.1f} turns an episode, {result.invalid_action_rate:.1%} invalid actions, "
-        f"return {result.mean_return:.3f}" + (f", {result.num_errors} episodes broke" if result.num_errors else "")
+        f"return {result.mean_return:.3f}" + (f"\nnot the whole panel: {result.shortfall}" if result.shortfall else "")
     )
     table.caption_justify = "left"
     return table
 
 
 def as_json(result: PanelResult, who: Any, config: ProxMOConfig) -> dict[str, Any]:
-    """Everything that was measured, and the episodes as in episodes.jsonl."""
+    """Everything that was measured, and the episodes as in episodes.jsonl. Without rates if the panel is not whole."""
     from proxmo_rllib.rollouts.record import episode_record
 
     rates = {"all": result.overall} | result.by_task_type
@@ -220,7 +214,10 @@ def as_json(result: PanelResult, who: Any, config: ProxMOConfig) -> dict[str, An
         "panel": result.panel,
         "temperature": config.panel_temperature,
         "repeats": config.panel_repeats,
-        "success": {
+        "shortfall": result.shortfall,
+        "success": None
+        if result.shortfall
+        else {
             name: {
                 "successes": rate.successes,
                 "episodes": rate.episodes,
@@ -234,5 +231,6 @@ def as_json(result: PanelResult, who: Any, config: ProxMOConfig) -> dict[str, An
         "invalid_action_rate": result.invalid_action_rate,
         "mean_return": result.mean_return,
         "errors": result.num_errors,
+        "missing_tasks": result.num_missing,
         "episodes": [episode_record(episode, iteration=0) for episode in result.episodes],
     }

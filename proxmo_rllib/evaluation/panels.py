@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from env_wrappers.panels import Panel
 from proxmo_rllib.evaluation.intervals import independent_trials, wilson_interval
 from proxmo_rllib.types import Assignment, Episode, Group, Status
+
+
+class PanelNotPlayedError(RuntimeError):
+    """There is no episode to make a statistic of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,23 +39,36 @@ class SuccessRate:
 
 @dataclass(frozen=True, slots=True)
 class PanelResult:
-    """How a policy did on a panel. Episodes with errors are counted and otherwise left out."""
+    """How a policy did on a panel. What is missing in the rates is counted: broken episodes, tasks nobody played."""
 
     panel: str  # name and digest
     overall: SuccessRate
     by_task_type: dict[str, SuccessRate]
-    num_errors: int
+    num_errors: int  # episodes that broke
+    num_missing: int  # tasks that could not be played
+    trouble: str | None  # the first reason of either
     mean_turns: float
     invalid_action_rate: float
     mean_return: float
     seconds: float
     episodes: tuple[Episode, ...]
 
+    @property
+    def shortfall(self) -> str | None:
+        """What the rates lack of the panel, and why; None if it is whole."""
+        lacks = []
+        if self.num_missing:
+            lacks.append(f"{self.num_missing} tasks could not be played")
+        if self.num_errors:
+            lacks.append(f"{self.num_errors} episodes broke")
+        return f"{' and '.join(lacks)}; the first reason: {self.trouble}" if lacks else None
+
     def as_metrics(self) -> dict[str, Any]:
         """Nested numbers, as RLlib reports them under `evaluation`."""
         return {
             **_rate_metrics(self.overall),
             "num_errors": self.num_errors,
+            "num_missing_tasks": self.num_missing,
             "episode_len_mean": self.mean_turns,
             "episode_return_mean": self.mean_return,
             "invalid_action_rate": self.invalid_action_rate,
@@ -75,24 +92,36 @@ def panel_assignments(panel: Panel, repeats: int) -> list[Assignment]:
     ]
 
 
-def summarise(panel: Panel, groups: Sequence[Group], seconds: float) -> PanelResult:
+def summarise(
+    panel: Panel, groups: Sequence[Group], seconds: float, lost: Mapping[str, str] | None = None
+) -> PanelResult:
     """Statistics of the groups that played the panel.
 
+    Args:
+        panel: the tasks.
+        groups: one a task that was played.
+        seconds: wall time it took.
+        lost: what kept the others from being played, by group id.
+
     Raises:
-        RuntimeError: every episode broke.
+        PanelNotPlayedError: every episode broke, or none was played.
     """
     everything = [episode for group in groups for episode in group.episodes]
     episodes = [episode for episode in everything if episode.status is not Status.ERROR]
+    reasons = [e.error or "unknown" for e in everything if e.status is Status.ERROR] + list((lost or {}).values())
+    trouble = reasons[0] if reasons else "no environment runner answered"
     if not episodes:
-        first = next((episode.error for episode in everything if episode.error), "no environment runner answered")
-        raise RuntimeError(f"No episode of panel {panel.name!r} could be played; the first error: {first}")
+        raise PanelNotPlayedError(f"No episode of panel {panel.name!r} could be played; the first error: {trouble}")
     turns = [turn for episode in episodes for turn in episode.turns]
-    kinds = sorted({episode.task_type for episode in episodes if episode.task_type})
+    # A type of which every episode broke is there too, without a rate.
+    kinds = sorted({episode.task_type for episode in everything if episode.task_type})
     return PanelResult(
         panel=f"{panel.name}@{panel.digest[:12]}",
         overall=_rate(episodes),
         by_task_type={kind: _rate([e for e in episodes if e.task_type == kind]) for kind in kinds},
         num_errors=len(everything) - len(episodes),
+        num_missing=max(0, len(panel) - len(groups)),
+        trouble=trouble if reasons or len(groups) < len(panel) else None,
         mean_turns=sum(len(e) for e in episodes) / len(episodes),
         invalid_action_rate=sum(not t.action_valid for t in turns) / max(1, len(turns)),
         mean_return=sum(e.episode_return for e in episodes) / len(episodes),

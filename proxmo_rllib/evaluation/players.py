@@ -22,7 +22,7 @@ from proxmo_rllib.inference.engine import Engine
 from proxmo_rllib.rollouts.agents import RandomScript, Script
 from proxmo_rllib.rollouts.conversation import ChatFormat, Conversation
 from proxmo_rllib.rollouts.environments import make_text_env
-from proxmo_rllib.types import Episode, Group, SamplingParams, Status, Turn
+from proxmo_rllib.types import Assignment, Episode, Group, SamplingParams, Status, Turn
 
 RANDOM, EXPERT = "random", "expert"
 SCRIPTS = (EXPERT, RANDOM)
@@ -219,7 +219,7 @@ def play_task(
     return Episode(
         episode_id=f"{group_id}-{index}",
         group_id=group_id,
-        task=str(info.get("task", task)),
+        task=task or str(info.get("task", "")),
         task_type=str(info.get("task_type", "")),
         seed=seed,
         turns=tuple(turns),
@@ -229,7 +229,7 @@ def play_task(
 
 
 def play_panel_with_script(config: Any, panel: Panel, name: str, repeats: int) -> PanelResult:
-    """Plays a panel with a scripted player.
+    """Plays a panel with a scripted player. As in training an environment that raises ends its own episode only.
 
     Args:
         config: a ProxMOConfig, for prompting and limits; its policy is not read.
@@ -245,8 +245,8 @@ def play_panel_with_script(config: Any, panel: Panel, name: str, repeats: int) -
         for index in range(assignment.size):
             rng = random.Random(f"script-{assignment.group_id}-{assignment.seed}-{index}")
             player = ScriptPlayer(make_script(name, env, rng), config.response_style)
-            episodes.append(
-                play_task(
+            try:
+                episode = play_task(
                     env,
                     player,
                     task=assignment.task,
@@ -255,7 +255,23 @@ def play_panel_with_script(config: Any, panel: Panel, name: str, repeats: int) -
                     group_id=assignment.group_id,
                     index=index,
                 )
-            )
+            except Exception as error:  # noqa: BLE001 (whatever an environment raises)
+                episode = _broken(assignment, index, error)
+                env = make_text_env(config, panel.env_id, dict(panel.env_kwargs))
+            episodes.append(episode)
         groups.append(Group(assignment.group_id, assignment.task, tuple(episodes)))
     env.close()
     return summarise(panel, groups, seconds=time.perf_counter() - started)
+
+
+def _broken(assignment: Assignment, index: int, error: Exception) -> Episode:
+    return Episode(
+        episode_id=f"{assignment.group_id}-{index}",
+        group_id=assignment.group_id,
+        task=assignment.task,
+        task_type="",
+        seed=assignment.seed,
+        turns=(),
+        status=Status.ERROR,
+        error=f"task {assignment.task!r}: {type(error).__name__}: {error}",
+    )

@@ -11,6 +11,7 @@ from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.core import DEFAULT_MODULE_ID
 
 from proxmo_rllib.advantages import Estimator, TurnTable, estimate_advantages
+from proxmo_rllib.advantages.diagnostics import Measured
 from proxmo_rllib.types import Episode
 
 #: Where the next connector finds them in `shared_data`: {episode id: float64 [turns]}.
@@ -68,9 +69,21 @@ class ProxMOAdvantages(ConnectorV2):
         assert shared_data is not None, "the learner's pipeline hands one dictionary to all its connectors"
         shared_data[TURN_ADVANTAGES] = by_episode
         if metrics is not None:
-            for name, value in estimate.diagnostics().items():
-                metrics.log_value((DEFAULT_MODULE_ID, "advantages", name), value, reduce="mean", window=1)
+            for name, measured in estimate.measure().items():
+                _log(metrics, (DEFAULT_MODULE_ID, "advantages", name), measured)
         return batch
+
+
+def _log(metrics: Any, key: tuple[str, ...], measured: Measured) -> None:
+    """So that the scalar is that of all learners' turns together, each of which has a share of the groups."""
+    values = measured.values.astype(np.float64)
+    match measured.reduction:
+        case "mean":
+            metrics.log_value(key, (values.sum(), len(values)), reduce="ratio")
+        case "std":
+            metrics.log_value(key, values, reduce="std")
+        case reduction:
+            metrics.log_value(key, measured.scalar, reduce=reduction)
 
 
 def _check_groups(episodes: Sequence[Episode], group_size: int) -> None:

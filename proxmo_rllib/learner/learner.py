@@ -240,10 +240,11 @@ class ProxMOLearner(TorchLearner):
         key = DEFAULT_MODULE_ID
         share = weight / self._num_learners()
         self.metrics.log_value((key, "gradient_norm"), norm, reduce="mean", window=1)
-        self.metrics.log_value((key, "num_skipped_steps"), int(not finite), reduce="sum")
+        # All learners skip the same steps, and their numbers are added.
+        self.metrics.log_value((key, "num_skipped_steps"), int(not finite) / self._num_learners(), reduce="sum")
         self.metrics.log_value((key, "policy_version"), self._num_optimizer_steps, reduce="max", window=1)
         for name, value in self._sums.items():
-            self.metrics.log_value((key, name), value / share, reduce="mean", window=self.config.num_minibatches)
+            self.metrics.log_value((key, name), (value, share), reduce="ratio")
         self._sums.clear()
 
     def _num_learners(self) -> int:

@@ -21,7 +21,7 @@ import ray
 
 from proxmo_rllib.faults import FaultLog
 from proxmo_rllib.orchestration.runners import DIED, Broke, Runners
-from proxmo_rllib.types import Assignment
+from proxmo_rllib.types import Assignment, Episode, Group, Status
 
 # A group during which so many runners died is given up.
 MAX_DEATHS = 2
@@ -57,6 +57,37 @@ class Dealt:
 
     results: list[tuple[Any, Any]] = field(default_factory=list)
     dropped: dict[str, str] = field(default_factory=dict)
+
+    def groups(self, assignments: Sequence[Assignment], *, with_dropped: bool = False) -> list[Group]:
+        """The groups that were played, in the order of the assignments.
+
+        Args:
+            assignments: all of them.
+            with_dropped: those that were given up too, with episodes whose status is ERROR.
+        """
+        played = {group.group_id: group for result, _ in self.results for group in result.groups}
+        if with_dropped:
+            played |= {
+                a.group_id: _given_up(a, self.dropped[a.group_id]) for a in assignments if a.group_id in self.dropped
+            }
+        return [played[a.group_id] for a in assignments if a.group_id in played]
+
+
+def _given_up(assignment: Assignment, reason: str) -> Group:
+    episodes = (
+        Episode(
+            episode_id=f"{assignment.group_id}-{index}",
+            group_id=assignment.group_id,
+            task=assignment.task,
+            task_type="",
+            seed=assignment.seed,
+            turns=(),
+            status=Status.ERROR,
+            error=f"task {assignment.task!r}: {reason}",
+        )
+        for index in range(assignment.size)
+    )
+    return Group(assignment.group_id, assignment.task, tuple(episodes))
 
 
 class Dealer:

@@ -18,6 +18,7 @@ from typing import Any
 
 from proxmo_rllib import activity, pulse
 from proxmo_rllib.faults import FaultLog
+from proxmo_rllib.inference.pool import InferencePool
 from proxmo_rllib.machine.actors import end_actor, is_alive_as
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,11 @@ class Part:
     def actor_id(self) -> str:
         """Hexadecimal."""
         return str(self.handle._actor_id.hex())
+
+
+def engine_parts(pool: InferencePool) -> list[Part]:
+    """The engines of a pool."""
+    return [Part(f"engine {rank}", handle) for rank, handle in enumerate(pool.handles)]
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from proxmo_rllib.types import Completion, SamplingParams
 class CompletionClient(Protocol):
     """What the rollouts need of the engines."""
 
-    async def generate(self, prompt_ids: list[int], params: SamplingParams, affinity: int = 0) -> Completion: ...
+    async def generate(self, prompt_ids: list[int], params: SamplingParams, affinity: int) -> Completion: ...
 
 
 class Agent(Protocol):

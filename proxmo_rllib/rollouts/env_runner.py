@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -114,12 +113,11 @@ class TextEnvRunner(EnvRunner, Checkpointable):
             seconds: after which the groups that have not ended are given up; None for never.
             **kwargs: ignored; RLlib passes settings for step-wise environments.
         """
-        started = time.perf_counter()
         result = self._run(assignments, self._agent(self.config.temperature, script), seconds=seconds)
         played = result.groups
         whole = [group for group in played if all(e.status is not Status.ERROR for e in group.episodes)]
         errors = tuple(e.error or "" for group in played for e in group.episodes if e.status is Status.ERROR)
-        log_groups(self.metrics, played, seconds=time.perf_counter() - started)
+        log_groups(self.metrics, played)
         return SampleResult(
             group_ids=result.group_ids,
             lost=result.lost,

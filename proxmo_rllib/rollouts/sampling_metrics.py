@@ -1,30 +1,35 @@
-"""What the rollouts log: RLlib's usual names, and the counts behind every rate."""
+"""What the rollouts log: RLlib's usual names, the counts behind every rate, and rates that add up.
+
+A rate is logged as a total and a count, so that it is right for any number of environment runners, whatever share of
+the groups each has played and however often one was played again. A throughput is nobody's own: see `throughput`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from ray.rllib.utils.metrics import (
+    ENV_RUNNER_RESULTS,
+    ENV_RUNNER_SAMPLING_TIMER,
     EPISODE_LEN_MEAN,
     EPISODE_RETURN_MEAN,
     NUM_ENV_STEPS_SAMPLED,
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
     NUM_EPISODES,
     NUM_EPISODES_LIFETIME,
+    TIMERS,
 )
 
 from proxmo_rllib.types import Episode, Group, Status
 
 
-def log_groups(metrics: Any, groups: Sequence[Group], seconds: float) -> None:
+def log_groups(metrics: Any, groups: Sequence[Group]) -> None:
     """Logs the statistics of finished groups.
 
     Args:
-        metrics: RLlib's MetricsLogger of the environment runner.
+        metrics: LoggedMetrics of the environment runner.
         groups: what has been played; episodes with errors are counted and otherwise left out.
-        seconds: wall time it took.
     """
     everything = [episode for group in groups for episode in group.episodes]
     episodes = [episode for episode in everything if episode.status is not Status.ERROR]
@@ -34,11 +39,27 @@ def log_groups(metrics: Any, groups: Sequence[Group], seconds: float) -> None:
     lifetime = {NUM_ENV_STEPS_SAMPLED_LIFETIME: sums[NUM_ENV_STEPS_SAMPLED], NUM_EPISODES_LIFETIME: sums[NUM_EPISODES]}
     for key, value in lifetime.items():
         metrics.log_value(key, value, reduce="lifetime_sum")
-    for key, mean in _means(episodes).items():
-        metrics.log_value(key, mean, reduce="mean", window=1)
-    if seconds > 0:
-        metrics.log_value("response_tokens_per_second", sums["num_response_tokens"] / seconds, reduce="mean", window=1)
-        metrics.log_value("turns_per_second", sums[NUM_ENV_STEPS_SAMPLED] / seconds, reduce="mean", window=1)
+    for key, ratio in _ratios(episodes, sums).items():
+        metrics.log_value(key, ratio, reduce="ratio")
+
+
+def throughput(result: Mapping[str, Any]) -> dict[str, float]:
+    """Tokens and turns a second of an iteration: those of all environment runners by the wall time of playing.
+
+    Args:
+        result: of the iteration, nested as RLlib's.
+
+    Returns:
+        Metrics for `env_runners`; none if nothing was played.
+    """
+    played = result.get(ENV_RUNNER_RESULTS, {})
+    seconds = result.get(TIMERS, {}).get(ENV_RUNNER_SAMPLING_TIMER, 0.0)
+    if not seconds or NUM_ENV_STEPS_SAMPLED not in played:
+        return {}
+    return {
+        "response_tokens_per_second": played["num_response_tokens"] / seconds,
+        "turns_per_second": played[NUM_ENV_STEPS_SAMPLED] / seconds,
+    }
 
 
 def _sums(everything: Sequence[Episode], episodes: Sequence[Episode]) -> dict[str, int]:
@@ -54,20 +75,19 @@ def _sums(everything: Sequence[Episode], episodes: Sequence[Episode]) -> dict[st
     }
 
 
-def _means(episodes: Sequence[Episode]) -> dict[str, float]:
-    if not episodes:
-        return {}
-    turns = [turn for episode in episodes for turn in episode.turns]
-    means = {
-        EPISODE_RETURN_MEAN: np.mean([e.episode_return for e in episodes]),
-        EPISODE_LEN_MEAN: np.mean([len(e) for e in episodes]),
-        "success_rate": np.mean([e.success for e in episodes]),
-        "truncated_rate": np.mean([e.status is Status.TRUNCATED for e in episodes]),
-        "response_length_mean": np.mean([len(t.response_ids) for t in turns]) if turns else 0.0,
-        "invalid_action_rate": np.mean([not t.action_valid for t in turns]) if turns else 0.0,
-        "behaviour_logprob_mean": np.mean(np.concatenate([t.logprobs for t in turns])) if turns else 0.0,
-    }
+def _ratios(episodes: Sequence[Episode], sums: Mapping[str, int]) -> dict[str, tuple[float, int]]:
+    """Total and count of each mean: over episodes, turns, tokens, and the episodes that have a score."""
+    count, turns, tokens = sums[NUM_EPISODES], sums[NUM_ENV_STEPS_SAMPLED], sums["num_response_tokens"]
     scores = [e.score for e in episodes if e.score is not None]
-    if scores:
-        means["score_mean"] = np.mean(scores)
-    return {key: float(value) for key, value in means.items()}
+    # In float64: a run's tokens are many.
+    logprob = sum(float(t.logprobs.sum(dtype="float64")) for e in episodes for t in e.turns)
+    return {
+        EPISODE_RETURN_MEAN: (sum(e.episode_return for e in episodes), count),
+        EPISODE_LEN_MEAN: (turns, count),
+        "success_rate": (sums["num_successes"], count),
+        "truncated_rate": (sums["num_truncated"], count),
+        "score_mean": (sum(scores), len(scores)),
+        "response_length_mean": (tokens, turns),
+        "invalid_action_rate": (sums["num_invalid_actions"], turns),
+        "behaviour_logprob_mean": (logprob, tokens),
+    }

@@ -41,6 +41,7 @@ class PanelScore:
     episodes: int
     seconds: float
     independent: float | None = None  # what the episodes are worth, some being repetitions; None: all are independent
+    errors: int = 0  # episodes that broke, which are not among them
 
     @classmethod
     def from_metrics(cls, metrics: Mapping[str, Any]) -> PanelScore | None:
@@ -49,7 +50,13 @@ class PanelScore:
             return None
         episodes = int(metrics["num_episodes"])
         independent = metrics.get("num_independent_episodes")
-        return cls(round(metrics["success_rate"] * episodes), episodes, float(metrics["seconds"]), independent)
+        return cls(
+            successes=round(metrics["success_rate"] * episodes),
+            episodes=episodes,
+            seconds=float(metrics["seconds"]),
+            independent=independent,
+            errors=int(metrics.get("num_errors", 0)),
+        )
 
     @property
     def rate(self) -> float:
@@ -63,7 +70,8 @@ class PanelScore:
 
     def __str__(self) -> str:
         low, high = self.interval
-        return f"{self.rate:.1%} [{low:.1%}, {high:.1%}] ({self.successes}/{self.episodes})"
+        broke = f", {self.errors} broke" if self.errors else ""
+        return f"{self.rate:.1%} [{low:.1%}, {high:.1%}] ({self.successes}/{self.episodes}{broke})"
 
 
 @dataclass(frozen=True, slots=True)

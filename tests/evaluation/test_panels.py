@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
 from env_wrappers.panels import Panel
 from proxmo_rllib.evaluation import PanelResult, panel_assignments, summarise, wilson_interval
+from proxmo_rllib.training_run import PanelScore
+from proxmo_rllib.training_run.progress import flatten
 from proxmo_rllib.types import Episode, Group, Status, Turn
 
 PANEL = Panel("test", 1, "env_wrappers/ALFWorld-v0", {}, ("a", "b", "c"))
@@ -52,6 +56,29 @@ def test_the_summary_counts_what_was_played_and_leaves_errors_out():
     assert (pick["success_low"], pick["success_high"]) == wilson_interval(1, 2)
     assert metrics["env_runners"]["episode_return_mean"] == result.mean_return
     assert str(result.overall).startswith("33.3% [")
+
+
+def test_a_result_says_what_it_lacks_of_the_panel_and_why():
+    groups = [
+        Group("test-0", "a", (episode("a", Status.SUCCESS, "pick"), episode("a", Status.ERROR, "pick"))),
+        Group("test-1", "b", (episode("b", Status.ERROR, "heat"), episode("b", Status.ERROR, "heat"))),
+    ]
+    result = summarise(PANEL, groups, seconds=1.0, lost={"test-2": "the engine is dead"})
+    assert (result.overall.successes, result.overall.episodes) == (1, 1)
+    assert result.shortfall == "1 tasks could not be played and 3 episodes broke; the first reason: broken"
+    metrics = result.as_metrics()
+    assert (metrics["num_missing_tasks"], metrics["num_errors"]) == (1, 3)
+    heat = metrics["by_task_type"]["heat"]  # all of it broke: no rate, and not left out without a word
+    assert math.isnan(heat["success_rate"])
+    assert (heat["num_episodes"], heat["success_low"], heat["success_high"]) == (0, 0.0, 1.0)
+    score = PanelScore.from_metrics(metrics)
+    assert score is not None
+    assert str(score).endswith("(1/1, 3 broke)")
+    assert flatten(metrics)["by_task_type/heat/success_rate"] is None
+    whole = summarise(PANEL, [Group(n, n, (episode(n, Status.FAILURE, ""),)) for n in "abc"], seconds=1.0)
+    assert (whole.shortfall, whole.num_missing, whole.trouble) == (None, 0, None)
+    forgotten = summarise(PANEL, [Group("a", "a", (episode("a", Status.SUCCESS, ""),))], seconds=1.0)
+    assert forgotten.num_missing == 2, "nobody need say that groups are missing"
 
 
 def test_repetitions_of_a_task_that_end_alike_make_nothing_more_certain():

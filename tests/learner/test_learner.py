@@ -210,6 +210,23 @@ def test_a_gradient_that_is_not_finite_leaves_the_weights_alone(config: ProxMOCo
     assert all(bool(weight.isfinite().all()) for weight in tools.weights(learner).values())
 
 
+def test_the_metrics_of_an_iteration_do_not_depend_on_the_number_of_its_optimizer_steps(
+    config: ProxMOConfig, tools: Any
+):
+    """Minibatches of unequal token counts: their means would count the tokens of the small ones for more."""
+    config.training(lr=1e-12, kl_coef=0.1)
+    groups = [*tools.groups(1, 3, max_turns=12), *tools.groups(3, 3, max_turns=1, seed=1)[1:]]
+    logged = []
+    for steps, epochs in ((1, 1), (3, 1), (3, 2), (100, 1)):
+        learner = tools.build(config.copy(copy_frozen=False).training(num_minibatches=steps))
+        tools.perturb(learner)
+        logged.append(tools.update(learner, groups, num_epochs=epochs))
+    for name in ("policy_loss", "entropy", "approximate_kl_to_old", "kl_to_reference", "clip_fraction"):
+        values = [numbers[name] for numbers in logged]
+        assert abs(values[0]) > 1e-6
+        assert values == pytest.approx([values[0]] * 4, rel=1e-4), name
+
+
 def test_gradients_that_stay_infinite_fail_the_run(config: ProxMOConfig, tools: Any):
     learner = tools.build(config)
     groups = poison_logprobs(tools.groups(2, 3), float("nan"))

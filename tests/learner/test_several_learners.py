@@ -8,9 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from proxmo_rllib import ProxMOConfig
+from proxmo_rllib.advantages import estimate_advantages
 from proxmo_rllib.learner import GroupedTrainingData
+from proxmo_rllib.learner.advantages_connector import turn_table
+from proxmo_rllib.metrics_logger import LoggedMetrics
 
 pytestmark = pytest.mark.slow
 
@@ -34,18 +38,24 @@ def test_gradient_does_not_depend_on_the_number_of_learners(local_ray: None, con
     config.training(kl_coef=0.1, entropy_coef=0.05, max_tokens_per_microbatch=60, num_groups=3, lr=1e-4)
     groups = [*tools.groups(1, 3, max_turns=12), *tools.groups(4, 3, max_turns=2, seed=1)[1:]]
     alone = tools.build(config)
-    tools.update(alone, groups)
+    logged = tools.update(alone, groups)
     inspect = make_inspect()
     expected = inspect(alone)
+
+    episodes = tools.training_data(groups).episodes
+    diagnostics = estimate_advantages(
+        turn_table(episodes), config.estimator(), **config.estimator_settings()
+    ).diagnostics()
 
     config.learners(num_learners=2, num_gpus_per_learner=0)
     learners = config.copy(copy_frozen=False).build_learner_group(spaces=tools.spaces)
 
+    metrics = LoggedMetrics.like(MetricsLogger(root=True))
     try:
         data = GroupedTrainingData(
             group_refs=[ray.put(group) for group in groups], group_tokens=[group.num_tokens for group in groups]
         )
-        learners.update(training_data=data, num_epochs=1)
+        metrics.aggregate(learners.update(training_data=data, num_epochs=1), key="learners")
         seen = [result.get() for result in learners.foreach_learner(inspect)]
         state = learners.get_state()["learner"]
     finally:
@@ -59,6 +69,11 @@ def test_gradient_does_not_depend_on_the_number_of_learners(local_ray: None, con
             np.testing.assert_allclose(rank["gradients"][name], gradient, rtol=1e-3, atol=1e-5 * scale, err_msg=name)
     for name, weight in seen[0]["weights"].items():
         assert np.array_equal(weight, seen[1]["weights"][name])
+    together = metrics.compile()["learners"]["default_policy"]
+    for name in ("policy_loss", "total_loss", "entropy", "kl_to_reference", "clip_fraction", "num_skipped_steps"):
+        assert together[name] == pytest.approx(logged[name], rel=1e-4, abs=1e-6), name
+    for name in ("groups", "total/mean", "total/std", "step/abs_max", "returns/std", "anchors/singleton_share"):
+        assert together["advantages"][name] == pytest.approx(diagnostics[name], abs=1e-6), name
     copy = tools.build(config.copy(copy_frozen=False).learners(num_learners=0))
     copy.set_state(state)
     for name, weight in inspect(copy)["weights"].items():

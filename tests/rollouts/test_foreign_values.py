@@ -53,7 +53,6 @@ EXACT: dict[str, Callable[[Values], Any]] = {
     "numpy's bool as success": info(success=np.bool_),
     "an array of one as success": info(success=lambda won: np.array([won])),
     "a tensor as success": info(success=torch.tensor),
-    "1 and 0 as success": info(success=int),
     "a tuple of actions": info(admissible_actions=tuple),
     "a set of actions": info(admissible_actions=set),
     "an array of actions": info(admissible_actions=np.array),
@@ -73,6 +72,15 @@ EXACT: dict[str, Callable[[Values], Any]] = {
 # Refused, by words that name key, value, type and remedy.
 REFUSED: dict[str, tuple[Callable[[Values], Any], str]] = {
     "a word as success": (info(success=str), r"info\['success'\] is 'False' of type str\. Return True or False"),
+    "1 and 0 as success": (info(success=int), r"info\['success'\] is 0 of type int\. Return True or False"),
+    "numpy's 1 and 0 as success": (
+        info(success=np.int64),
+        r"info\['success'\] is .*0.* of type int64\. Return True or",
+    ),
+    "an array of 1 or 0 as success": (
+        info(success=lambda won: np.array([int(won)])),
+        r"info\['success'\] is array\(\[0",
+    ),
     "None as success": (info(success=None), r"info\['success'\] is None of type NoneType\. Return True or False"),
     "a score as success": (info(success=0.5), r"info\['success'\] is 0\.5 of type float\. Return True or False"),
     "an array as success": (info(success=np.zeros(2)), r"info\['success'\] is array.* of type ndarray\. Return True"),
@@ -98,6 +106,7 @@ REFUSED: dict[str, tuple[Callable[[Values], Any], str]] = {
     "a reward that is none": (result(reward=float("nan")), r"reward is nan of type float\. Return a finite number"),
     "an endless reward": (result(reward=np.float32("inf")), r"reward is .*inf.* of type float32\. Return a finite"),
     "a reward in words": (result(reward="1"), r"reward is '1' of type str\. Return a finite number"),
+    "1 and 0 as end": (result(terminated=int), r"terminated is 0 of type int\. Return True or False as terminated"),
     "a word as end": (result(terminated="False"), r"terminated is 'False' of type str\. Return True or False"),
     "an info that is none": (lambda values: values.update(info=None), r"no info: .*\. Return \(observation, "),
     "an old step": (lambda values: values.pop("truncated", None), r"returned 4 things and not 5.*truncated, info\)"),

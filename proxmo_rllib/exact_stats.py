@@ -1,0 +1,117 @@
+"""Means and spreads that several parts of a run make together, as RLlib's MetricsLogger carries them.
+
+RLlib's own mean of what several environment runners or learners report is a mean of their means, which is wrong as soon
+as their shares are unequal: after a replay, with an empty share, with groups of different lengths. These carry sums
+and counts from where a value is logged to the algorithm's result, and divide once, there. Written for Ray 2.60.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, Self
+
+import numpy as np
+from ray.rllib.utils.metrics.stats import StatsBase
+
+
+class ExactStats(StatsBase):
+    """What can be added up, whoever made the parts and in whatever order.
+
+    A subclass says what one logged value adds (`push`), how two parts become one (`_add`) and what comes of it.
+    """
+
+    _EMPTY: tuple[float, ...]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._parts = self._EMPTY
+
+    def __len__(self) -> int:
+        """0 if nothing was logged, or only what weighs nothing: there is nothing to report."""
+        return int(self._parts != self._EMPTY)
+
+    def value(self) -> float:
+        """What the parts come to; NaN if there is nothing."""
+        raise NotImplementedError
+
+    def _add(self, parts: tuple[float, ...]) -> None:
+        raise NotImplementedError
+
+    def merge(self, incoming_stats: Iterable[Any]) -> None:
+        for stats in incoming_stats:
+            self._add(stats._parts)
+
+    def peek(self, compile: bool = True, latest_merged_only: bool = False) -> Any:  # noqa: A002 - RLlib's name
+        return self.value() if compile else [self.value()]
+
+    def reduce(self, compile: bool = True) -> Any:  # noqa: A002 - RLlib's name
+        value, parts = self.value(), self._parts
+        self._parts = self._EMPTY
+        if compile:
+            return value
+        sent: Self = self.clone()
+        sent._parts = parts
+        return sent
+
+    def get_state(self) -> dict[str, Any]:
+        return {**super().get_state(), "parts": list(self._parts)}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state(state)
+        self._parts = tuple(state["parts"])
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.value()})"
+
+
+class RatioStats(ExactStats):
+    """`log_value(key, (total, count), reduce="ratio")`: all totals over all counts. A NaN in a total stays one."""
+
+    stats_cls_identifier = "ratio"
+    _EMPTY = (0.0, 0.0)
+
+    def push(self, value: tuple[float, float]) -> None:
+        self._add(value)
+
+    def _add(self, parts: tuple[float, ...]) -> None:
+        self._parts = (self._parts[0] + float(parts[0]), self._parts[1] + float(parts[1]))
+
+    def value(self) -> float:
+        total, count = self._parts
+        return total / count if count else math.nan
+
+
+class StdStats(ExactStats):
+    """`log_value(key, values, reduce="std")`: the standard deviation of all values, about the mean of all.
+
+    Count, mean and sum of squares about it are added as by Chan, Golub and LeVeque (1979): no small difference of
+    large sums.
+    """
+
+    stats_cls_identifier = "std"
+    _EMPTY = (0.0, 0.0, 0.0)
+
+    def push(self, value: np.ndarray) -> None:
+        if len(value):
+            self._add((float(len(value)), float(value.mean()), float(value.var() * len(value))))
+
+    def _add(self, parts: tuple[float, ...]) -> None:
+        count, mean, squares = self._parts
+        more, their_mean, their_squares = parts
+        if not more:
+            return
+        total = count + more
+        gap = their_mean - mean if count else 0.0
+        self._parts = (
+            total,
+            mean + gap * more / total if count else their_mean,
+            squares + their_squares + gap * gap * count * more / total,
+        )
+
+    def value(self) -> float:
+        count, _, squares = self._parts
+        return math.sqrt(squares / count) if count else math.nan
+
+
+EXACT_STATS: dict[str, type[ExactStats]] = {kind.stats_cls_identifier: kind for kind in (RatioStats, StdStats)}
