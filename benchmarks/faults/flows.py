@@ -131,12 +131,8 @@ def _strike(
         return trial.outcome in (trials.RECOVERED, trials.WRONG)
     trial.code, trial.ended_s = training.code, time.monotonic() - began
     trial.listen(training, offset)
-    silent = (
-        training.code is not None
-        and training.code < 0
-        and training.driver_pid in {victim.pid for victim in injected.victims}
-    )
-    in_words = silent or trials.words_of_an_end(trial.code, training.said(offset))
+    killed = training.driver_pid in {victim.pid for victim in injected.victims}
+    in_words = killed or trials.words_of_an_end(trial.code, training.said(offset))
     trial.leftovers = training.leftovers() if cluster is None else []
     injected.undo()
     return _resume(training, trial, before, in_words, keep_cluster=cluster is not None)
