@@ -78,8 +78,8 @@ def series_of(rows: Iterable[Row]) -> Series:
 def slope_an_hour(points: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
     """Level, slope an hour and half the width of its interval, by least squares over means of a minute.
 
-    The samples of one minute go up and down together, so each minute counts once. The interval is one of 99.8% (Student),
-    since tens of series are looked at. NaN where there are less than four minutes.
+    The samples of one minute go up and down together, so each minute counts once. The interval is one of 99.8%
+    (Student), since tens of series are looked at. NaN where there are less than four minutes.
     """
     minutes: dict[int, list[tuple[float, float]]] = defaultdict(list)
     for seconds, value in points:
