@@ -36,7 +36,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--table", type=Path, metavar="FILE", help="print the table of a file, and try none")
     parser.add_argument("--into", type=Path, metavar="PAGE", help="with --table: put it into the page")
     parser.add_argument("--check", action="store_true", help="exit with 1 if a trial is beyond the bounds")
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if arguments.table is not None and not arguments.table.is_file():
+        parser.error(f"--table {arguments.table}: there is no such file; --output names the one that trials go to")
+    if arguments.into is not None and arguments.table is None:
+        parser.error(f"--into {arguments.into}: it goes with --table FILE")
+    return arguments
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""Two real Ray nodes on this machine, from `ray start`, with a token: a head and one that can be killed."""
+"""Two real Ray nodes on this machine, started as on a cluster, with a token: a head and one that can be killed."""
 
 from __future__ import annotations
 
@@ -92,15 +92,13 @@ class Cluster:
         ]
         environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"} | self.environment
         with log.open("wb") as output:
-            started = subprocess.Popen(
-                command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-            )
+            started = processes.start(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
         deadline = time.monotonic() + _START_S
         while started.poll() is None and time.monotonic() < deadline:
             if "Ray runtime started" in log.read_text(errors="replace"):
                 return started
             time.sleep(0.2)
-        processes.send([psutil.Process(started.pid)] if started.poll() is None else [], 9)  # type: ignore[arg-type]
+        started.kill()
         return None
 
 

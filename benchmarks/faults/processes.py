@@ -11,9 +11,11 @@ import ctypes
 import os
 import re
 import signal
+import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import psutil
 
@@ -36,6 +38,16 @@ _OTHERS = {
 }
 
 
+_started: set[int] = set()  # process ids
+
+
+def start(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+    """As `subprocess.Popen`, in a session of its own and with nothing to read."""
+    started = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, **options)
+    _started.add(started.pid)
+    return started
+
+
 def adopt_orphans() -> None:
     """From now on a process whose parent dies becomes a child of this one, if it descends from it."""
     if ctypes.CDLL(None, use_errno=True).prctl(_SUBREAPER, 1, 0, 0, 0) != 0:
@@ -50,7 +62,7 @@ def living(root: psutil.Process | None = None) -> list[psutil.Process]:
         with contextlib.suppress(psutil.NoSuchProcess, ChildProcessError):
             if process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
-            elif process.ppid() == me.pid and title(process) != "":  # a zombie of ours that Popen does not know
+            elif process.ppid() == me.pid and process.pid not in _started:  # Popen waits for those itself
                 os.waitpid(process.pid, os.WNOHANG)
     return found
 

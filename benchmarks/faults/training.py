@@ -130,14 +130,8 @@ class Training:
         self.phase_file.write_text("")
         self._old = self._rows() if resume else {}
         with self.terminal.open("ab") as output:
-            self.driver = subprocess.Popen(
-                command,
-                cwd=REPOSITORY,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
+            self.driver = processes.start(
+                command, cwd=REPOSITORY, env=self.environment, stdout=output, stderr=subprocess.STDOUT
             )
 
     @property
