@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.faults import processes, table
+from benchmarks.faults import processes, table, trials
 from benchmarks.faults.flows import run_trials
 from benchmarks.faults.kinds import Fault, all_faults
 from benchmarks.faults.trials import Trial
@@ -85,8 +85,12 @@ def _try(chosen: list[Fault], arguments: argparse.Namespace) -> None:
             more = "; ".join(filter(None, [trial.detail, *trial.wrong[:2], *trial.leftovers, *trial.said[:1]]))
             print(f"{(time.monotonic() - began) / 60:5.1f} min  {words}  {more}", file=sys.stderr, flush=True)  # noqa: B023
 
-        if numbers:
+        try:
             run_trials(fault, numbers, arguments.seed, arguments.settings, arguments.patience, write)
+        except Exception as error:  # noqa: BLE001 (written down; a table of hours goes on with the other faults)
+            done = {trial.number for trial in table.read(arguments.output) if trial.fault == fault.name}
+            number = next(n for n in numbers if n not in done)
+            write(Trial(fault.name, number, trials.NOT_TRIED, detail=f"{type(error).__name__}: {error}"))
 
 
 if __name__ == "__main__":

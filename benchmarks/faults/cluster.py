@@ -17,7 +17,7 @@ from benchmarks.faults import processes
 
 _RAY = str(Path(sys.executable).parent / "ray")
 _HEAD_IP, _NODE_IP = "127.0.0.2", "127.0.0.3"  # for 127.0.0.1 Ray takes the address of a network card
-_CPUS = 3  # each can carry the whole run, and packs no more than half of that before it spreads
+_NODE_CPUS = 3  # enough for a whole run beside its driver
 _START_S = 120.0
 _ATTEMPTS = 3  # Ray gives a raylet 30 s to start and then ends, which a loaded machine exceeds
 
@@ -27,10 +27,12 @@ class Cluster:
 
     Args:
         folder: for logs and sockets; its path is short.
+        head_cpus: in the head's books: what does not fit goes to the second node.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, head_cpus: int) -> None:
         self.folder = folder
+        self._head_cpus = head_cpus
         self.environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         self.address = ""
         self._node: subprocess.Popen[bytes] | None = None
@@ -70,6 +72,7 @@ class Cluster:
 
     def _launch(self, *words: str) -> subprocess.Popen[bytes] | None:
         self._started += 1
+        cpus = self._head_cpus if "--head" in words else _NODE_CPUS
         log = self.folder / f"ray_start_{self._started}.txt"
         if "--head" in words:
             (dashboard,) = free_ports(1)
@@ -87,7 +90,7 @@ class Cluster:
             "runtime-env-agent-port": runtime_env,
         }
         command = [
-            *(_RAY, "start", "--block", f"--num-cpus={_CPUS}", "--object-store-memory=300000000"),
+            *(_RAY, "start", "--block", f"--num-cpus={cpus}", "--object-store-memory=300000000"),
             *("--disable-usage-stats", *words, *(f"--{name}={port}" for name, port in ports.items())),
         ]
         environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"} | self.environment

@@ -76,7 +76,7 @@ def _disturb_one_run(
             if last is not None:
                 write(last)
             last = trial
-            if not goes_on:
+            if not goes_on or fault.once_a_run:
                 break
         else:
             assert training.driver is not None, "it has been started"
@@ -91,8 +91,8 @@ def _ready(fault: Fault, words: list[str]) -> Iterator[tuple[Training, Cluster |
     """A run that has begun, on two nodes if the fault asks for them."""
     with Training(words, **fault.place) as training:
         cluster = None
-        if fault.cluster:
-            cluster = Cluster(training.temporary)
+        if fault.head_cpus:
+            cluster = Cluster(training.temporary, fault.head_cpus)
             cluster.start()
             training.environment |= cluster.environment
             training.words += ["--address", cluster.address]
@@ -267,7 +267,7 @@ def _signal_in_phase(training: Training, fault: Fault, trial: Trial, rng: random
     # Before the command listens, the signal ends it as it ends any program.
     early = fault.phase == "start" and trial.code == -signal.SIGTERM
     trial.outcome = trials.ENDED if early or trials.words_of_an_end(trial.code, said) else trials.SILENT
-    if trial.seconds > (trials.HANG_S if fault.times == 1 else trials.SECOND_SIGNAL_S):
+    if trial.seconds > trials.HANG_S:
         trial.outcome = trials.HUNG
     trial.leftovers = training.leftovers()
     saved = training.whole_checkpoints()

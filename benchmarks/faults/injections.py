@@ -71,19 +71,18 @@ def suspend_driver(training: Training, cluster: Cluster | None, rng: random.Rand
     return Injected((victim,), held_s=SUSPENDED_S)
 
 
-def signal_node(sign: signal.Signals) -> Injection:
-    """All processes of the second node at once; another node joins when the trial is over."""
+def signal_node(sign: signal.Signals, *, joins: bool) -> Injection:
+    """All processes of the second node at once; another node joins as soon as it has started, or none does."""
 
     def inject(training: Training, cluster: Cluster | None, rng: random.Random) -> Injected:
         assert cluster is not None, "the fault asks for a cluster"
         victims = cluster.second_node()
+        if not any(processes.part_of(victim) in ("runner", "engine") for victim in victims):
+            raise RuntimeError(f"the second node has no part of the run, only {processes.in_words(victims)}")
         processes.send(victims, sign)
-
-        def undo() -> None:
-            processes.send(victims, signal.SIGKILL)
+        if joins:
             cluster.add_node()
-
-        return Injected(tuple(victims), undo=undo)
+        return Injected(tuple(victims), undo=lambda: processes.send(victims, signal.SIGKILL))
 
     return inject
 

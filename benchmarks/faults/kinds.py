@@ -32,7 +32,8 @@ class Fault:
         part: whose process is struck, and has to be replaced.
         start_counts: whether the part has to start anew, which is no hang.
         engine: whether it is bound to come back within its start-up time and `trials.ENGINE_SPARE_S`.
-        cluster: whether it runs on two nodes of `ray start`.
+        head_cpus: of the first of two nodes, which are started as on a cluster; 0 for a run that starts its own.
+        once_a_run: whether each trial has a run of its own.
         place: arguments of `Training`.
         phase: of "signal".
         times: signals sent, of "signal".
@@ -47,7 +48,8 @@ class Fault:
     part: str | None = None
     start_counts: bool = False
     engine: bool = False
-    cluster: bool = False
+    head_cpus: int = 0
+    once_a_run: bool = False
     place: Mapping[str, Any] = field(default_factory=dict)
     phase: str = ""
     times: int = 0
@@ -69,15 +71,30 @@ def _kills() -> list[Fault]:
             _part("learner, one", "learner", sign, "num_learners=1"),
             _part("learner, two", "learner", sign, "num_learners=2"),
         ]
-        node = injections.signal_node(sign)
-        name = f"node of two {sign.name}"
-        found.append(Fault(name, "disturb", 20, _TWO, inject=node, start_counts=True, cluster=True))
+        found.append(_node(sign, 20, joins=True))
+        found.append(_node(sign, 2, joins=False))
         for part in ("GCS", "raylet"):
             ours = injections.signal_one(part, sign)
             found.append(Fault(f"{part} {sign.name}", "disturb", 20, may_end=True, inject=ours))
     driver = Fault("driver SIGKILL", "disturb", 20, may_end=True, inject=injections.kill_driver)
     asleep = Fault("driver SIGSTOP, SIGCONT after 20 s", "disturb", 5, inject=injections.suspend_driver)
     return [*found, driver, asleep]
+
+
+def _node(sign: signal.Signals, trials: int, *, joins: bool) -> Fault:
+    """Where another node joins, the head alone is too small for the run; else the head can carry it, but packs half.
+
+    Without another node the second trial would find the second node empty.
+    """
+    return Fault(
+        f"node of two {sign.name}, {'another' if joins else 'none'} joins",
+        "disturb",
+        trials,
+        _TWO,
+        inject=injections.signal_node(sign, joins=joins),
+        head_cpus=1 if joins else 3,
+        once_a_run=not joins,
+    )
 
 
 def _part(row: str, part: str, sign: signal.Signals, *words: str) -> Fault:

@@ -103,6 +103,8 @@ def _why(trial: Trial, fault: Fault | None) -> Iterable[str]:
         yield f"{trial.dropped} groups were dropped"
     if trial.leftovers:
         yield f"it left {'; '.join(trial.leftovers)}"
+    if fault.times > 1 and trial.seconds > trials.SECOND_SIGNAL_S:
+        yield f"the second signal took {trial.seconds:.1f} s"
     if fault.engine and trial.seconds > trial.start_s + trials.ENGINE_SPARE_S:
         yield f"{trial.seconds:.0f} s later, and an engine starts in {trial.start_s:.0f} s"
 

@@ -16,13 +16,16 @@ ENDED = "ended in words"
 SILENT = "ended without words"
 HUNG = "hung"
 WRONG = "wrong"
+NOT_TRIED = "not tried"  # this script's own failure
 #: Seconds without progress beyond which a run hangs, the start-up of what was lost not counted.
 HANG_S = 60.0
 SECOND_SIGNAL_S = 5.0
 # Beyond it an engine is slow to come back.
 ENGINE_SPARE_S = 10.0
 _KEPT_LINES = 8
+# What a run says in any case, at its start and its end.
 _STATUS = ("run folder: ", "on this machine", "on the cluster", "starting engines", "before training", "stopping")
+_RESULTS = ("panel before", "panel after", "checkpoint: ", "restoring ", "{")
 
 
 @dataclass(slots=True)
@@ -60,7 +63,7 @@ class Trial:
 
     def listen(self, training: Training, offset: int) -> None:
         """Keeps what the terminal said since."""
-        heard = [line for line in training.said(offset) if not line.startswith(_STATUS)]
+        heard = [line for line in training.said(offset) if not line.startswith((*_STATUS, *_RESULTS))]
         self.lines = len(heard)
         self.said = [line[:200] for line in heard[:_KEPT_LINES]]
 

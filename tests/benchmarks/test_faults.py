@@ -131,11 +131,18 @@ def test_what_is_beyond_the_bounds_is_said(trial, says):
 
 def test_the_table_has_every_fault_that_it_should():
     names = set(all_faults())
-    parts = ("runner", "engine", "EngineCore", "learner, one", "learner, two", "node of two", "GCS", "raylet")
+    parts = ("runner", "engine", "EngineCore", "learner, one", "learner, two", "GCS", "raylet")
     assert {f"{part} {sign}" for part in parts for sign in ("SIGKILL", "SIGSTOP")} <= names
+    assert {
+        f"node of two {sign}, {whether} joins" for sign in ("SIGKILL", "SIGSTOP") for whether in ("another", "none")
+    } <= names
     assert {f"SIGTERM {count} in {phase}" for phase in PHASES for count in ("once", "twice")} <= names
     assert {f"env: {fault}" for fault in FAULTS} <= names
-    assert all(fault.trials >= 20 for name, fault in all_faults().items() if name.endswith(("SIGKILL", "SIGSTOP")))
+    assert all(
+        fault.trials >= 20
+        for name, fault in all_faults().items()
+        if name.endswith(("SIGKILL", "SIGSTOP", "another joins"))
+    )
 
 
 @pytest.mark.parametrize("fault", [name for name in FAULTS if not name.startswith("hang") and name != "os-exit"])
