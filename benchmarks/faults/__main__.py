@@ -89,7 +89,7 @@ def _try(chosen: list[Fault], arguments: argparse.Namespace) -> None:
             run_trials(fault, numbers, arguments.seed, arguments.settings, arguments.patience, write)
         except Exception as error:  # noqa: BLE001 (written down; a table of hours goes on with the other faults)
             done = {trial.number for trial in table.read(arguments.output) if trial.fault == fault.name}
-            number = next(n for n in numbers if n not in done)
+            number = next((n for n in numbers if n not in done), numbers[-1])
             write(Trial(fault.name, number, trials.NOT_TRIED, detail=f"{type(error).__name__}: {error}"))
 
 
