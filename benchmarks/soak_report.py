@@ -57,7 +57,7 @@ def series_of(rows: Iterable[Row]) -> Series:
     """
     rows = list(rows)
     samples = [row for row in rows if row["row"] == "sample"]
-    whole = next((row["parts"] for row in rows if row["row"] == "start"), {})
+    whole: dict[str, int] = next((row["parts"] for row in rows if row["row"] == "start"), {})
     begin = _WARM_UP * max((row["s"] for row in samples), default=0.0)
     found: Series = defaultdict(list)
     for row in samples:

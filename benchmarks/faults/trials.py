@@ -59,7 +59,8 @@ class Trial:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Trial:
         """Reads what `as_json` wrote."""
-        return cls(**{key: math.nan if value is None and key != "code" else value for key, value in values.items()})
+        known: dict[str, Any] = {key: math.nan if v is None and key != "code" else v for key, v in values.items()}
+        return cls(**known)
 
     def listen(self, training: Training, offset: int) -> None:
         """Keeps what the terminal said since."""
