@@ -29,6 +29,7 @@ import psutil
 
 from benchmarks.faults import processes
 from benchmarks.faults.training import START_S, Stuck, Training
+from benchmarks.faults.trials import GAUGES
 from benchmarks.soak_report import print_report
 
 CONFIG = str(Path(__file__).with_name("soak_config.py"))
@@ -142,7 +143,13 @@ def finish(training: Training, kind: str, write: Write) -> int:
     write(kind, iterations=[[row.get(key) for key in keys] for row in rows])
     counts: Counter[str] = Counter()
     for row in rows:
-        counts.update({key: value for key, value in row.items() if key.startswith("fault_tolerance/") and value})
+        counts.update(
+            {
+                key: value
+                for key, value in row.items()
+                if key.startswith("fault_tolerance/") and key not in GAUGES and value
+            }
+        )
     write("counted", **counts)
     return len(rows)
 

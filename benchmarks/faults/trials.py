@@ -23,6 +23,7 @@ SECOND_SIGNAL_S = 5.0
 # Beyond it an engine is slow to come back.
 ENGINE_SPARE_S = 10.0
 _KEPT_LINES = 8
+GAUGES = ("fault_tolerance/num_healthy_workers",)  # RLlib's
 # What a run says in any case, at its start and its end.
 _STATUS = ("run folder: ", "on this machine", "on the cluster", "starting engines", "before training", "stopping")
 _RESULTS = ("panel before", "panel after", "checkpoint: ", "restoring ", "{")
@@ -75,7 +76,7 @@ class Trial:
         self.dropped += round(sum(row.get("num_groups_dropped", 0) for row in rows))
         for row in rows:
             for key, value in row.items():
-                if key.startswith("fault_tolerance/") and value:
+                if key.startswith("fault_tolerance/") and key not in GAUGES and value:
                     self.counted[key] = self.counted.get(key, 0.0) + value
         if self.wrong:
             self.outcome = WRONG
