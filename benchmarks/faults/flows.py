@@ -113,7 +113,8 @@ def _strike(
         trial.outcome, trial.detail = trials.HUNG, f"before the injection: {stuck}"
         trial.listen(training, 0)
         return False
-    trial.start_s = training.part_start_s(part)
+    # EngineCore comes back with its actor.
+    trial.start_s = training.part_start_s("engine" if part == "EngineCore" else part)
     median = training.median_s()
     time.sleep(rng.uniform(0.0, median))
     training.poll()
