@@ -66,6 +66,8 @@ class Trial:
     def listen(self, training: Training, offset: int) -> None:
         """Keeps what the terminal said since."""
         heard = [line for line in training.said(offset) if not line.startswith((*_STATUS, *_RESULTS))]
+        if self.code == 0:
+            heard = [line for line in heard if not line.startswith("ended after")]
         self.lines = len(heard)
         self.said = [line[:200] for line in heard[:_KEPT_LINES]]
 
