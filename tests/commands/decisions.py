@@ -37,6 +37,8 @@ _HEAD = "tests/cluster types it against a Ray head of its own"
 _WARM = "it starts from a model of 1 GB on the hub; tests/imitation types the command on a small one"
 _PIP = "it changes the environment that the tests run in; requirements/ pins what it resolves to, and CI installs that"
 
+_FAULTS = "it takes hours, or reads what took hours; tests/benchmarks types shorter ones"
+
 DECISIONS: dict[str, Typed | str] = {
     # setting up
     "make quickstart": Typed(_JSON, 3600, "long"),
@@ -175,6 +177,12 @@ DECISIONS: dict[str, Typed | str] = {
     ),
     "python -m benchmarks.busy_machine": Typed("busy +rollouts", 3600, "long"),
     "python -m benchmarks.busy_machine [--rounds 5] [--busy 0 1 2]": Typed("busy +rollouts", 3600, "long"),
+    "python -m benchmarks.faults --list": Typed("runner SIGKILL", 60),
+    "python -m benchmarks.faults --output faults.jsonl": _FAULTS,
+    "python -m benchmarks.faults --output faults.jsonl --kinds runner 'env: raise' --trials 2 --seed 0": _FAULTS,
+    "python -m benchmarks.faults --table faults.jsonl --into docs/faults.md --check": _FAULTS,
+    "python -m benchmarks.soak --minutes 120 --output soak.jsonl --undisturbed": _FAULTS,
+    "python -m benchmarks.soak --report soak.jsonl": _FAULTS,
     "python -m benchmarks.inference [--model FOLDER] [--pool] [--case 'vllm block_size=128'] ...": Typed(
         "block_size=128",
         1800,

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PAGES = ("README.md", "CONTRIBUTING.md", "cluster/README.md", "docs/*.md")
-MODULES = ("tuned_examples/*.py", "benchmarks/*.py", "proxmo_rllib/cli/*.py", "docs/*.py", "docs/figures/*.py")
+MODULES = (
+    "tuned_examples/*.py",
+    "benchmarks/*.py",
+    "benchmarks/*/*.py",
+    "proxmo_rllib/cli/*.py",
+    "docs/*.py",
+    "docs/figures/*.py",
+)
 #: First words of a command; an assignment such as NAME=value may stand before them.
 PROGRAMS = "proxmo|make|python|pip|ray|kubectl|sbatch|bash|alfworld-download"
 _COMMAND = re.compile(rf"^(?:[A-Z_]+=\S+ )*(?:{PROGRAMS})(?= (?!=))")

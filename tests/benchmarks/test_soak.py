@@ -1,0 +1,96 @@
+"""The soak's report tells growth and harm from noise; and ten minutes of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import soak_report
+
+
+def samples(minutes: int, mib_an_hour: float = 0.0, noise: float = 5.0):
+    """One every ten seconds of a driver that grows, and a runner that was missing in every tenth."""
+    rng = np.random.default_rng(0)
+    rows = [{"row": "start", "s": 0.0, "minutes": minutes, "parts": {"runner": 1}}]
+    for index in range(minutes * 6):
+        seconds = index * 10.0
+        mib = 500 + mib_an_hour * seconds / 3600 + noise * rng.standard_normal()
+        kinds = {"driver": {"n": 1, "mib": mib, "files": 50, "threads": 30}}
+        if index % 10:
+            kinds["runner"] = {"n": 1, "mib": 300.0, "files": 20, "threads": 10}
+        rows.append({"row": "sample", "s": seconds, "kinds": kinds, "folders": {"run": seconds, "/dev/shm": 3.0}})
+    return rows
+
+
+def learned(kind: str, rates: list[float]):
+    return {"row": kind, "s": 0.0, "iterations": [[n, round(100 * rate), 100, 0] for n, rate in enumerate(rates, 1)]}
+
+
+UP = [0.3 + 0.005 * n for n in range(100)]
+
+
+@pytest.mark.parametrize("minutes", [10, 120])
+def test_what_is_flat_is_not_said_to_grow(minutes, capsys):
+    assert soak_report.print_report([*samples(minutes), learned("curve", UP)]) == 0
+    printed = capsys.readouterr().out
+    assert "nothing grows" in printed
+    assert "driver, MiB each" in printed
+
+
+def test_what_grows_is_named(capsys):
+    assert soak_report.print_report([*samples(30, mib_an_hour=60.0), learned("curve", UP)]) == 1
+    verdict = capsys.readouterr().out.splitlines()[-1]
+    assert verdict == "verdict: all, MiB grows; driver, MiB each grows"
+
+
+def test_a_slope_is_that_of_the_data():
+    level, slope, error = soak_report.slope_an_hour([(10.0 * n, 7.0 + n / 360) for n in range(360)])
+    assert (round(level, 1), round(slope, 6)) == (7.5, 1.0)
+    assert error < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("rows", "harmed"),
+    [
+        ([learned("curve", UP)], False),
+        ([learned("curve", UP[::-1])], True),
+        ([learned("curve", UP), learned("undisturbed", UP)], False),
+        ([learned("curve", UP[:50]), learned("undisturbed", UP)], False),  # as many iterations are compared
+        ([learned("curve", [0.3] * 100), learned("undisturbed", UP)], True),
+        ([learned("curve", [])], True),
+    ],
+)
+def test_a_harmed_learning_curve_is_told_from_a_whole_one(rows, harmed):
+    assert soak_report.curve(rows)[1] is harmed
+
+
+def test_an_early_end_and_leftovers_are_in_the_verdict(capsys):
+    rows = [
+        *samples(10),
+        {"row": "end", "s": 1.0, "reason": "the command ended with status 1"},
+        {"row": "stopped", "s": 2.0, "within_s": None, "leftovers": ["processes: 1 x engine"]},
+        learned("curve", UP),
+    ]
+    assert soak_report.print_report(rows) == 1
+    verdict = capsys.readouterr().out.splitlines()[-1]
+    assert all(words in verdict for words in ("status 1", "1 x engine", "did not end when told to"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_ten_minutes_with_a_random_fault_a_minute(tmp_path: Path, repository: Path):
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.soak", "--minutes", "10", "--output", str(tmp_path / "soak.jsonl")],
+        cwd=repository,
+        env=os.environ | {"PYTHONPATH": str(repository)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=1700,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
