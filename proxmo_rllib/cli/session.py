@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console, ConsoleDimensions
 
+from proxmo_rllib import faults
 from proxmo_rllib.cli.examples import runtime_env
 from proxmo_rllib.machine.disk import open_log
 
@@ -224,7 +225,7 @@ class _ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
-        if text not in self._said:
+        if text not in self._said or record.name == faults.__name__:  # an event that comes again is another one
             self._said.add(text)
             self._console.print(f"{record.levelname.lower()}: {text}", style="yellow", markup=False)
 
