@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 # Deaths with no update finished between them, after which the run ends.
-_MAXDEATHS = 3
+_MAX_DEATHS = 3
 # Seconds in which the death of one learner is known after another stumbled over it.
 _GRACE_S = 10.0
 # A snapshot takes this share of a node's object store at most; two of them are there for a moment.
@@ -249,7 +249,7 @@ class Learners:
             self._deaths += 1
             who = "A learner" if self._rank_of(error) is None else f"Learner {self._rank_of(error)}"
             why = cause_of_death(error)
-            if self._deaths > _MAXDEATHS:
+            if self._deaths > _MAX_DEATHS:
                 raise LearnersDiedError(
                     f"{who} died ({why}), the {self._deaths}th death without a whole update between them. If memory is "
                     "the reason, lower max_tokens_per_microbatch or set gradient_checkpointing=True. The run goes on "
