@@ -1,1 +1,1 @@
-"""Who plays what and when, who watches, and what happens when somebody dies."""
+"""Who plays what and when, what is done again, and what takes the place of a part that died."""

@@ -19,6 +19,7 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from env_wrappers.core import AnyText
 from proxmo_rllib import ProxMOConfig
 from proxmo_rllib.learner import GroupedTrainingData, ProxMOLearner
+from proxmo_rllib.metrics_logger import LoggedMetrics
 from proxmo_rllib.orchestration.learners import Learners
 from proxmo_rllib.types import Episode, Group, Status, Turn
 
@@ -113,7 +114,7 @@ class Run:
         config.learners(learner_class=mortal_learner(folder))
         self.group = config.build_learner_group(spaces=SPACES)
         self.learners = Learners(self.group)
-        self.metrics = MetricsLogger(root=True)
+        self.metrics = LoggedMetrics.like(MetricsLogger(root=True))
 
     def iterate(self, seed: int, between: Callable[[], object] = lambda: None) -> dict[str, float]:
         """An iteration on the groups of a seed. Returns the metrics, without times."""
