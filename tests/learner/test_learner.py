@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import tree
 
 from proxmo_rllib import ProxMOConfig
 from proxmo_rllib.advantages import estimate_advantages
@@ -268,6 +270,31 @@ def test_a_learner_comes_back_from_its_state(config: ProxMOConfig, tools: Any):
         tools.update(learner, second)
     for name, weight in tools.weights(copy).items():
         torch.testing.assert_close(weight, tools.weights(original)[name], rtol=0, atol=1e-7)
+
+
+def test_learners_that_took_the_same_state_share_none_of_it(config: ProxMOConfig, tools: Any):
+    """What Ray hands out is the same memory in every process: a step of one must not move the others' moments."""
+    first = tools.build(config)
+    tools.update(first, tools.groups(2, 3))
+    copied = deepcopy(first.snapshot())
+    second, third = tools.build(config), tools.build(config)
+    for learner in (second, third):
+        learner.take_over(copied)
+        tools.update(learner, tools.groups(2, 3, seed=1))
+    tools.update(first, tools.groups(2, 3, seed=1))
+    expected = first.snapshot()
+    for learner in (second, third):
+        found = learner.snapshot()
+        assert found["num_optimizer_steps"] == expected["num_optimizer_steps"] == 2
+        for part in ("rl_module", "optimizer"):
+            pairs = zip(tree.flatten(found[part]), tree.flatten(expected[part]), strict=True)
+            assert all(np.array_equal(a, b) for a, b in pairs)
+
+
+def test_an_error_in_a_learner_reaches_who_called_it(config: ProxMOConfig, tools: Any):
+    """RLlib ends the process instead, and all that is known is that it is gone."""
+    with pytest.raises(ValueError, match="invalid literal"):
+        tools.build(config).apply(lambda _: int("x"))
 
 
 def test_the_configured_learning_rate_outlives_a_restore(config: ProxMOConfig, tools: Any):

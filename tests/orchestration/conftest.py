@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+from ray import cloudpickle
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from env_wrappers.core import AnyText
 from proxmo_rllib import ProxMOConfig
 from proxmo_rllib.learner import GroupedTrainingData, ProxMOLearner
+from proxmo_rllib.metrics_logger import LoggedMetrics
 from proxmo_rllib.orchestration.learners import Learners
 from proxmo_rllib.types import Episode, Group, Status, Turn
 
@@ -105,11 +108,13 @@ def _turn(rng: np.random.Generator, *, appended: bool) -> Turn:
 class Run:
     """Learners, and what a run keeps of them."""
 
-    def __init__(self, config: ProxMOConfig, num_learners: int) -> None:
+    def __init__(self, config: ProxMOConfig, num_learners: int, folder: Path) -> None:
+        self.folder = folder  # of the orders to its learners
         config = config.copy(copy_frozen=False).learners(num_learners=num_learners, num_gpus_per_learner=0)
+        config.learners(learner_class=mortal_learner(folder))
         self.group = config.build_learner_group(spaces=SPACES)
         self.learners = Learners(self.group)
-        self.metrics = MetricsLogger(root=True)
+        self.metrics = LoggedMetrics.like(MetricsLogger(root=True))
 
     def iterate(self, seed: int, between: Callable[[], object] = lambda: None) -> dict[str, float]:
         """An iteration on the groups of a seed. Returns the metrics, without times."""
@@ -134,23 +139,36 @@ def _numbers(tree: Any, path: str = "") -> dict[str, float]:
 
 
 @pytest.fixture
-def start(local_ray: None, tiny_policy: Path, tmp_path: Path) -> Iterator[Callable[..., Run]]:
-    """Starts so many learners, which obey the files in `tmp_path`."""
+def config(tiny_policy: Path) -> ProxMOConfig:
+    return (
+        ProxMOConfig()
+        .environment("env_wrappers/ALFWorld-v0")
+        .policy(pretrained=tiny_policy)
+        .inference(max_kl_to_engine=1e6)  # the episodes are made up: no engine sampled them
+        .training(group_size=3, num_groups=4, num_minibatches=2, lr=1e-3)
+    )
+
+
+@pytest.fixture
+def start(local_ray: None, config: ProxMOConfig, tmp_path: Path) -> Iterator[Callable[[int], Run]]:
+    """Starts so many learners, which obey the files in their run's folder."""
     started: list[Run] = []
 
-    def make(num_learners: int, **training: Any) -> Run:
-        config = (
-            ProxMOConfig()
-            .environment("env_wrappers/ALFWorld-v0")
-            .policy(pretrained=tiny_policy)
-            .inference(max_kl_to_engine=1e6)  # the episodes are made up: no engine sampled them
-            .training(group_size=3, num_groups=4, num_minibatches=2, lr=1e-3)
-            .learners(learner_class=mortal_learner(tmp_path))
-            .training(**training)
-        )
-        started.append(Run(config, num_learners))
+    def make(num_learners: int) -> Run:
+        folder = tmp_path / str(len(started))
+        folder.mkdir()
+        started.append(Run(config, num_learners, folder))
         return started[-1]
 
     yield make
     for run in started:
         run.group.shutdown()
+
+
+@pytest.fixture
+def run_class() -> Iterator[type[Run]]:
+    """`Run`, for other processes, which know no tests."""
+    module = sys.modules[Run.__module__]
+    cloudpickle.register_pickle_by_value(module)
+    yield Run
+    cloudpickle.unregister_pickle_by_value(module)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import numpy as np
 import pytest
 import ray
 import tree
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from proxmo_rllib.orchestration import learners
-from proxmo_rllib.orchestration.learners import LearnersDiedError
+from proxmo_rllib.orchestration import learner_group, learners
+from proxmo_rllib.orchestration.learner_group import LearnersDiedError
 
 # A start of learners takes ten seconds, on a busy machine thirty.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -49,39 +51,44 @@ def test_whenever_a_learner_dies_the_result_is_the_same_bit_for_bit(
         if moment == "between":
             kill(disturbed, victim)
         elif moment == "checkpoint":
-            (tmp_path / f"kill-0-{moment}").touch()
+            (disturbed.folder / f"kill-0-{moment}").touch()
             disturbed.learners.attempt(lambda: disturbed.group.save_to_path(tmp_path / "checkpoint"))
             assert (tmp_path / "checkpoint" / "learner" / "rl_module").is_dir()
         expected = undisturbed.iterate(seed)
-        (tmp_path / f"kill-{victim}-{moment}").touch()
+        (disturbed.folder / f"kill-{victim}-{moment}").touch()
         np.testing.assert_equal(disturbed.iterate(seed), expected, err_msg=moment)
+    for order in disturbed.folder.glob("kill-*"):
+        order.unlink()  # to who was not asked for a snapshot
     states = [substance(state) for state in disturbed.states()]
     [expected_state, *_] = [substance(state) for state in undisturbed.states()]
     assert len(states) == num_learners
     assert all(same(state, expected_state) for state in states)
     # Learner 0 alone copies its state and saves checkpoints. Each death is said on one line.
     assert disturbed.learners.num_restarts == (6 if victim == 0 else 5)
-    lines = [record.getMessage() for record in caplog.records if record.name == "proxmo_rllib.orchestration.learners"]
+    lines = [text for record in caplog.records if (text := record.getMessage()).startswith("Learner ")]
     assert len(lines) == disturbed.learners.num_restarts
-    assert lines[0].startswith(f"Learner {victim} of {num_learners} died (its process ended")
+    assert lines[0].startswith(f"Learner {victim} of {num_learners} died (its process")
     assert "start anew from optimizer step 2 and" in lines[1]
     assert not any("\n" in line for line in lines)
 
 
-def test_a_learner_that_fails_says_why_and_is_not_started_again(start: Any, tmp_path: Path):
+def test_a_learner_that_fails_says_why_and_is_not_started_again(start: Any):
     """Its error would come again. The others, which wait for it in the exchange of gradients, hold nobody up."""
     run = start(2)
-    (tmp_path / "raise-1").touch()
+    (run.folder / "raise-1").touch()
     with pytest.raises(FloatingPointError, match=r"Too hot\."):
         run.iterate(0)
     assert run.learners.num_restarts == 0
+    started = time.monotonic()
+    run.group.shutdown()
+    assert time.monotonic() - started < 10
 
 
-def test_an_update_that_kills_its_learner_every_time_ends_the_run(start: Any, tmp_path: Path):
+def test_an_update_that_kills_its_learner_every_time_ends_the_run(start: Any):
     run = start(1)
     run.iterate(0)
-    (tmp_path / "always-minibatch_2").touch()
-    with pytest.raises(LearnersDiedError, match=r"Learner 0 died \(its process ended.*4th death.*--resume"):
+    (run.folder / "always-minibatch_2").touch()
+    with pytest.raises(LearnersDiedError, match=r"Learner 0 died \(its process.*4th death.*--resume"):
         run.iterate(1)
     assert run.learners.num_restarts == 3
 
@@ -111,7 +118,7 @@ def test_a_smaller_cluster_goes_on_with_fewer_learners(
     start: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     """What a dead node had is taken by others here."""
-    monkeypatch.setattr(learners, "_PLACE_S", 5.0)
+    monkeypatch.setattr(learner_group, "_PLACE_S", 5.0)
     run, other = start(2), start(2)
     run.learners.snapshot()
     rest = ray.util.placement_group([{"CPU": 4}, {"CPU": 1}])  # of 8 CPUs the learners have 4
@@ -133,3 +140,25 @@ def test_a_smaller_cluster_goes_on_with_fewer_learners(
     assert len(states) == 2
     assert states[0]["num_optimizer_steps"] == 4
     assert same(states[0], states[1])
+
+
+def test_a_trial_of_tune_keeps_its_place(local_ray: None, config: Any, run_class: Any, tmp_path: Path):
+    """The new learner takes the resources of the one before: there are no others."""
+
+    @ray.remote(num_cpus=1)
+    def trial() -> tuple[int, int]:
+        run = run_class(config, 1, tmp_path)
+        (tmp_path / "kill-0-minibatch_2").touch()
+        run.iterate(0)
+        run.iterate(1)
+        restarts, version = run.learners.num_restarts, run.states()[0]["num_optimizer_steps"]
+        run.group.shutdown()
+        return restarts, version
+
+    everything = ray.util.placement_group([{"CPU": 1}, {"CPU": 1}, {"CPU": 6}])
+    assert everything.wait(60)
+    place = PlacementGroupSchedulingStrategy(everything, 0, placement_group_capture_child_tasks=True)
+    try:
+        assert ray.get(trial.options(scheduling_strategy=place).remote()) == (1, 4)
+    finally:
+        ray.util.remove_placement_group(everything)
