@@ -145,8 +145,12 @@ def turn_of(tokens: int) -> Turn:
     return Turn(ids, False, ids, ids.astype(np.float32), 0, "", "", "", True, 0.0)
 
 
+# Its advantages themselves depend on how the learners share the groups: the standard deviation is that of a share.
+BY_SHARE = {"reinforce_plus_plus_baseline"}
+
+
 @settings(max_examples=80, deadline=None)
-@given(data=st.data(), name=st.sampled_from(sorted(ESTIMATORS)), num_learners=st.integers(1, 3))
+@given(data=st.data(), name=st.sampled_from(sorted(ESTIMATORS.keys() - BY_SHARE)), num_learners=st.integers(1, 3))
 def test_diagnostics_of_the_advantages_are_those_of_all_groups_however_the_learners_share_them(
     data: st.DataObject, name: str, num_learners: int
 ) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
-import tree
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from torch.utils._pytree import tree_leaves
 
 from proxmo_rllib.orchestration import learner_group, learners
 from proxmo_rllib.orchestration.learner_group import LearnersDiedError
@@ -27,7 +27,7 @@ MOMENTS = ("between", "minibatch_1", "minibatch_2", "export", "snapshot", "check
 
 def same(left: Any, right: Any) -> bool:
     """Whether two states are equal, to the last bit."""
-    pairs = zip(tree.flatten(left), tree.flatten(right), strict=True)
+    pairs = zip(tree_leaves(left), tree_leaves(right), strict=True)
     return all(np.array_equal(np.asarray(a), np.asarray(b), equal_nan=False) for a, b in pairs if a is not None)
 
 
