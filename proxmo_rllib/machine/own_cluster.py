@@ -70,7 +70,7 @@ def loopback_settings() -> dict[str, str]:
 
 def _read_again() -> None:
     """Has Ray read the environment anew: it did when it was imported, and keeps what it found."""
-    from ray._raylet import AuthenticationTokenLoader, Config
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # compiled, without types
 
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()

@@ -22,7 +22,7 @@ config = (
     .inference(engine="transformers")
     .env_runners(max_turns=2)
     .training(group_size=2, num_groups=2)
-    .evaluation(panel=Panel("two", 1, ENV, {"rooms": "bathroom"}, ("generated/test/000000", "generated/test/000001")))
+    .evaluation(panel=Panel("two", 1, ENV, {"rooms": "bathroom"}, ("generated/valid_unseen/000000", "generated/valid_unseen/000001")))
 )
 """
 
