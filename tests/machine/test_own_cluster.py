@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -91,6 +92,26 @@ def test_the_loopback_interface_has_a_name():
 )
 def test_which_addresses_are_loopback(address, expected):
     assert is_loopback(address) is expected
+
+
+def test_every_cluster_that_the_source_starts_is_guarded(repository):
+    """A call of ray.init either joins a cluster, or stands in `with guarded()`."""
+    unguarded = []
+    for package in ("proxmo_rllib", "tuned_examples", "benchmarks"):
+        for file in sorted((repository / package).rglob("*.py")):
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+            within = {
+                call
+                for block in ast.walk(tree)
+                if isinstance(block, ast.With) and any("guarded(" in ast.unparse(item) for item in block.items)
+                for call in ast.walk(block)
+            }
+            for call in ast.walk(tree):
+                if isinstance(call, ast.Call) and ast.unparse(call.func) == "ray.init" and call not in within:
+                    said = {keyword.arg for keyword in call.keywords}
+                    if said and "address" not in said:
+                        unguarded.append(f"{file.name}:{call.lineno}")
+    assert unguarded == []
 
 
 EXAMPLE = """
