@@ -27,6 +27,7 @@ import torch
 
 from proxmo_rllib.inference.engine import EngineConfig, build_engine
 from proxmo_rllib.inference.pool import InferencePool
+from proxmo_rllib.machine.own_cluster import guarded
 from proxmo_rllib.types import Completion, SamplingParams
 
 FIRST_PROMPT, OBSERVATION, RESPONSE, LONGEST = 100, 20, 5, 400  # tokens
@@ -47,7 +48,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench", ignore_cleanup_errors=True) as folder:
         model = arguments.model or tiny_model(Path(folder) / "model")
         if arguments.pool:
-            ray.init(num_cpus=2, include_dashboard=False, _temp_dir=folder, log_to_driver=False)
+            with guarded():
+                ray.init(num_cpus=2, include_dashboard=False, _temp_dir=folder, log_to_driver=False)
         print(f"{'case':44}{'turns/s':>9}{'CPU ms/turn':>13}   of which by process")
         for case in arguments.case or CASES:
             run = through_pool if arguments.pool else in_process

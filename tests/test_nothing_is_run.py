@@ -80,7 +80,8 @@ def run(tiny_policy: Path, tmp_path: Path, mark: Path) -> Path:
         (checkpoint / name).write_bytes(pickle.dumps(Marks(mark)))
     (checkpoint / "rllib_checkpoint.json").write_text("{}")
     (checkpoint.parent / "latest").symlink_to(checkpoint.name)
-    panel = Panel("two", 1, ENV, {"rooms": "bathroom"}, ("generated/test/000000", "generated/test/000001"))
+    tasks = tuple(f"generated/valid_unseen/{number:06d}" for number in range(2))
+    panel = Panel("two", 1, ENV, {"rooms": "bathroom"}, tasks)
     config = (
         ProxMOConfig()
         .environment(ENV, env_config={"rooms": "bathroom"})

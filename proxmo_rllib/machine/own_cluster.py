@@ -8,7 +8,6 @@ touches its private names.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
 import secrets
 from collections.abc import Iterator, Mapping, MutableMapping
@@ -70,7 +69,7 @@ def loopback_settings() -> dict[str, str]:
 
 def _read_again() -> None:
     """Has Ray read the environment anew: it did when it was imported, and keeps what it found."""
-    from ray._raylet import AuthenticationTokenLoader, Config
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # compiled, without types
 
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()
@@ -96,10 +95,3 @@ def _variables(environment: MutableMapping[str, str], defaults: Mapping[str, str
     finally:
         for name in added:
             environment.pop(name, None)
-
-
-def is_loopback(address: str) -> bool:
-    """Whether an address, as a listening socket has it, is reached from this machine alone."""
-    found = ipaddress.ip_address(address)
-    mapped = getattr(found, "ipv4_mapped", None)
-    return bool((mapped or found).is_loopback)

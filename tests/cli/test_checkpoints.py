@@ -15,6 +15,7 @@ from proxmo_rllib import ProxMOConfig, StopCriteria
 
 stop = StopCriteria(iterations=1)
 ENV = "env_wrappers/ALFWorld-v0"
+tasks = ("generated/valid_unseen/000000", "generated/valid_unseen/000001")
 config = (
     ProxMOConfig()
     .environment(ENV, env_config={"rooms": ("bathroom",), "max_receptacles": 6})
@@ -22,7 +23,7 @@ config = (
     .inference(engine="transformers")
     .env_runners(max_turns=2)
     .training(group_size=2, num_groups=2)
-    .evaluation(panel=Panel("two", 1, ENV, {"rooms": "bathroom"}, ("generated/test/000000", "generated/test/000001")))
+    .evaluation(panel=Panel("two", 1, ENV, {"rooms": "bathroom"}, tasks))
 )
 """
 
