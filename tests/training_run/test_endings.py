@@ -89,54 +89,6 @@ def gone(pids: Any) -> bool:
     )
 
 
-def test_a_run_that_is_lost_again_and_again_ends_as_one_that_never_was(tmp_path: Path):
-    """The same command line each time: SIGTERM, SIGKILL, a broken newest checkpoint, and to the end; two runners."""
-    words = ["num_env_runners=2", "--auto-resume", "--checkpoint-every", "1", "--run-dir"]
-    whole = Command(tmp_path, *words, "whole")
-    assert whole.process.wait() == 0, whole.end()
-    run = tmp_path / "lost"
-    first = Command(tmp_path, *words, "lost")
-    first.wait_for(lambda: iterations(run) >= 1)
-    first.process.send_signal(signal.SIGTERM)
-    assert "interrupted by SIGTERM" in first.end()
-    assert first.process.returncode == 130
-    second = Command(tmp_path, *words, "lost")
-    second.wait_for(lambda: (run / "checkpoints" / "iteration_000003").exists())
-    tree = second.tree()
-    second.process.kill()
-    assert "ended without a word" in second.end()
-    assert gone(tree)
-    (run / "checkpoints" / "iteration_000003" / "algorithm_state.pkl").write_bytes(b"")
-    (run / "checkpoints" / "latest").unlink()
-    (run / "checkpoints" / "latest").symlink_to("iteration_000003")
-    third = Command(tmp_path, *words, "lost")
-    said = third.end()
-    assert third.process.returncode == 0, said
-    assert "left aside" in said
-    assert "algorithm_state.pkl has 0 bytes" in said
-    assert metrics(run) == metrics(tmp_path / "whole")
-    weights = "checkpoints/iteration_000004/policy/model.safetensors"
-    assert (run / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
-    fourth = Command(tmp_path, *words, "lost")  # a job that is queued once too often
-    assert json.loads(fourth.end().splitlines()[-1]) == json.loads(said.splitlines()[-1])
-
-
-def test_a_moved_run_goes_on_with_another_rate_and_another_number_of_runners_and_says_so(tmp_path: Path):
-    begun = Command(tmp_path, "--run-dir", "a", "--iterations", "1")
-    assert begun.process.wait() == 0, begun.end()
-    (tmp_path / "elsewhere").mkdir()
-    shutil.move(tmp_path / "a", tmp_path / "elsewhere" / "b")
-    rate = "learners/default_policy/default_optimizer_learning_rate"
-    words = ["--resume", "elsewhere/b", "lr=0.002", "num_env_runners=2", "--iterations", "2"]
-    more = Command(tmp_path, *words)
-    said = more.end()
-    assert more.process.returncode == 0, said
-    assert "no longer bit for bit: the checkpoint was written with num_env_runners 1 (now 2)" in said
-    lines = metrics(tmp_path / "elsewhere" / "b")
-    assert [(line["iteration"], line[rate]) for line in lines] == [(1, 0.001), (2, 0.002)]
-    assert not (tmp_path / "a").exists()
-
-
 def test_two_signals_end_a_run_whose_runner_is_stopped_within_five_seconds(tmp_path: Path):
     command = Command(tmp_path, "--run-dir", "a", "--checkpoint-every", "1", "--iterations", "1000")
     command.wait_for(lambda: (tmp_path / "a" / "checkpoints" / "latest").exists())
@@ -189,3 +141,51 @@ def test_the_death_of_rays_own_processes_is_said_in_a_line(tmp_path: Path, name:
     began = time.monotonic()
     while not gone(tree):
         assert time.monotonic() - began < 5
+
+
+def test_a_run_that_is_lost_again_and_again_ends_as_one_that_never_was(tmp_path: Path):
+    """The same command line each time: SIGTERM, SIGKILL, a broken newest checkpoint, and to the end; two runners."""
+    words = ["num_env_runners=2", "--auto-resume", "--checkpoint-every", "1", "--run-dir"]
+    whole = Command(tmp_path, *words, "whole")
+    assert whole.process.wait() == 0, whole.end()
+    run = tmp_path / "lost"
+    first = Command(tmp_path, *words, "lost")
+    first.wait_for(lambda: iterations(run) >= 1)
+    first.process.send_signal(signal.SIGTERM)
+    assert "interrupted by SIGTERM" in first.end()
+    assert first.process.returncode == 130
+    second = Command(tmp_path, *words, "lost")
+    second.wait_for(lambda: (run / "checkpoints" / "iteration_000003").exists())
+    tree = second.tree()
+    second.process.kill()
+    assert "ended without a word" in second.end()
+    assert gone(tree)
+    (run / "checkpoints" / "iteration_000003" / "algorithm_state.pkl").write_bytes(b"")
+    (run / "checkpoints" / "latest").unlink()
+    (run / "checkpoints" / "latest").symlink_to("iteration_000003")
+    third = Command(tmp_path, *words, "lost")
+    said = third.end()
+    assert third.process.returncode == 0, said
+    assert "left aside" in said
+    assert "algorithm_state.pkl has 0 bytes" in said
+    assert metrics(run) == metrics(tmp_path / "whole")
+    weights = "checkpoints/iteration_000004/policy/model.safetensors"
+    assert (run / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
+    fourth = Command(tmp_path, *words, "lost")  # a job that is queued once too often
+    assert json.loads(fourth.end().splitlines()[-1]) == json.loads(said.splitlines()[-1])
+
+
+def test_a_moved_run_goes_on_with_another_rate_and_another_number_of_runners_and_says_so(tmp_path: Path):
+    begun = Command(tmp_path, "--run-dir", "a", "--iterations", "1")
+    assert begun.process.wait() == 0, begun.end()
+    (tmp_path / "elsewhere").mkdir()
+    shutil.move(tmp_path / "a", tmp_path / "elsewhere" / "b")
+    rate = "learners/default_policy/default_optimizer_learning_rate"
+    words = ["--resume", "elsewhere/b", "lr=0.002", "num_env_runners=2", "--iterations", "2"]
+    more = Command(tmp_path, *words)
+    said = more.end()
+    assert more.process.returncode == 0, said
+    assert "no longer bit for bit: the checkpoint was written with num_env_runners 1 (now 2)" in said
+    lines = metrics(tmp_path / "elsewhere" / "b")
+    assert [(line["iteration"], line[rate]) for line in lines] == [(1, 0.001), (2, 0.002)]
+    assert not (tmp_path / "a").exists()
