@@ -114,16 +114,16 @@ def test_a_run_that_hangs_is_saved_within_its_period_of_grace(tmp_path: Path):
     (runner,) = [pid for pid, name in command.tree().items() if "TextEnvRunner" in name]
     os.kill(runner, signal.SIGSTOP)
     tree = command.tree()
-    began = time.monotonic()
+    signalled = time.time()
     command.process.send_signal(signal.SIGTERM)
     said = command.end()
-    assert time.monotonic() - began < 15  # the period, and what a busy machine adds
-    while not gone(tree):
-        assert time.monotonic() - began < 20
     assert command.process.returncode == 130, said
+    while not gone(tree):
+        assert time.time() - signalled < 60, said
     last = metrics(tmp_path / "a")[-1]["iteration"]
     assert json.loads((tmp_path / "a" / "run.json").read_text())["iterations"] == last
-    assert (tmp_path / "a" / "checkpoints" / f"iteration_{last:06.0f}" / "proxmo_checkpoint.json").exists()
+    saved = tmp_path / "a" / "checkpoints" / f"iteration_{last:06.0f}" / "proxmo_checkpoint.json"
+    assert saved.stat().st_mtime - signalled < 12
 
 
 @pytest.mark.parametrize("name", ["raylet", "gcs_server"])
