@@ -81,8 +81,8 @@ class Grace:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def left(self, most: float) -> float:
-        """Seconds until the end, at least one; as many as are given if no signal came."""
-        return max(1.0, min(most, self._end - time.monotonic()))
+        """Seconds for an orderly end, at least one; as many as are given if no signal came."""
+        return max(1.0, min(most, self._end - _SPARE_S - time.monotonic()))
 
     def _on_alarm(self, number: int, frame: FrameType | None) -> None:
         phase = activity.present()
