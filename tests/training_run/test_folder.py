@@ -220,7 +220,10 @@ def files_of_at_most_64_kb():
 def test_a_disk_that_takes_no_checkpoint_is_named_with_what_it_takes_and_what_is_free(tmp_path, files_of_at_most_64_kb):
     folder = RunFolder(tmp_path / "run")
     save(folder, 10)
-    with pytest.raises(DiskError, match=r"iteration 20 is not saved.*takes about 0\.0 MiB.*MiB are free.*free some"):
+    with pytest.raises(
+        DiskError,
+        match=r"iteration 20 is not saved in .*run/checkpoints: .*takes about 0\.0 MiB.*MiB are free.*free some",
+    ):
         save(folder, 20, content="x" * (1 << 17))
     assert sorted(path.name for path in folder.checkpoints.iterdir()) == ["iteration_000010", "latest"]
     assert folder.saved.newest_whole().name == "iteration_000010"
