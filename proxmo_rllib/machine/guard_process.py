@@ -92,7 +92,11 @@ class Guard:
             if self._signals in ready and self._on_signals(os.read(self._signals, 64)):
                 return
             if dead := self._dead():
-                self._end(f"{dead}, and the run with it", 1)
+                # The kernel ends Ray's processes with the run's own, maybe before that one's files are closed.
+                if _alive(self._run):
+                    self._end(f"{dead}, and the run with it", 1)
+                else:
+                    self._run_is_gone()
                 return
             if self._deadline and time.monotonic() > self._deadline[0]:
                 self._too_late(*self._deadline[1:])
@@ -152,7 +156,7 @@ class Guard:
     def _run_is_gone(self) -> None:
         """It left without a word."""
         text = f"the run's own process ({self._run.pid}) ended without a word: it was killed, or memory ran out"
-        # Ray's C++ ends the run's process when its raylet dies, and the kernel ends the raylet when that process dies.
+        # Ray's C++ ends the run's process when its raylet dies.
         self._end(f"{text}, or {dead}" if (dead := self._dead()) else text, 1)
 
     def _remember(self) -> None:
@@ -167,24 +171,23 @@ class Guard:
         self._say(text, last)
         with contextlib.suppress(OSError):
             os.write(self._back, json.dumps({"leave": code}).encode() + b"\n")
-        with contextlib.suppress(psutil.Error):
-            self._run.wait(_LEAVE_S)
-        for _ in range(3):  # the last ones may start others
+        _wait_for([self._run], _LEAVE_S)
+        for _ in range(5):  # the last ones may start others
             victims = self._everyone()
+            if not victims:
+                return
             for process in victims:
                 with contextlib.suppress(psutil.Error):
                     process.kill()
-            _, left = psutil.wait_procs(victims, timeout=0.5)
-            if not left:
-                return
+            _wait_for(victims, 0.5)
 
     def _everyone(self) -> list[psutil.Process]:
-        """The run's own process, who belongs to it, and their children."""
+        """Who is alive of the run's own process, those who belong to it, and their children."""
         found = {self._run, *self._known}
         for process in (self._run, *self._known):
             with contextlib.suppress(psutil.Error):
                 found.update(process.children(recursive=True))
-        return [process for process in found if process.pid != os.getpid()]
+        return [process for process in found if process.pid != os.getpid() and _alive(process)]
 
     def _say(self, text: str, last: str) -> None:
         there = os.path.exists(self._farewell["checkpoint"]) if self._farewell else False
@@ -208,6 +211,13 @@ def _alive(process: psutil.Process) -> bool:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
         return False
+
+
+def _wait_for(processes: list[psutil.Process], seconds: float) -> None:
+    """Until they are dead, or so many seconds. Whether their parents have noticed is of no interest."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and any(_alive(process) for process in processes):
+        time.sleep(0.02)
 
 
 def main() -> None:

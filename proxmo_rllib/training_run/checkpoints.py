@@ -71,7 +71,9 @@ class Checkpoints:
                 raise
             takes = None if old is None else f"about {in_mib(size_of(old))}"
             why = why_not_written(cause, self.path, takes)
-            raise DiskError(cause.errno, f"The checkpoint of iteration {iteration} is not saved: {why}.") from error
+            raise DiskError(
+                cause.errno, f"The checkpoint of iteration {iteration} is not saved in {self.path}: {why}."
+            ) from error
         if final.exists():  # the iteration was played again
             final.rename(final.with_name(final.name + _REPLACED))
         part.rename(final)

@@ -10,9 +10,11 @@ state is remembered from there.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import signal
 import time
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -38,6 +40,7 @@ class Grace:
         self._save_s: float | None = None
         self._end = math.inf
         self._state = b""
+        self._open = False
 
     def saved_in(self, seconds: float) -> None:
         """A save took so long."""
@@ -63,17 +66,26 @@ class Grace:
         needed = self._seconds / 2 if self._save_s is None else 1.5 * self._save_s + _SPARE_S
         signal.setitimer(signal.ITIMER_REAL, max(_LOOK_AGAIN_S, self._seconds - needed), _LOOK_AGAIN_S)
 
-    def no_more_cuts(self) -> None:
-        """The iteration is over, or was cut."""
-        if self._seconds and math.isfinite(self._end):
+    @contextlib.contextmanager
+    def may_cut(self) -> Iterator[None]:
+        """Within it, what is played is cut in time: a KeyboardInterrupt, of which `preemption.was_cut` knows."""
+        self._open = True
+        try:
+            yield
+        finally:
+            self._open = False
+
+    def over(self) -> None:
+        """Nothing is left to be cut."""
+        if math.isfinite(self._end):
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def left(self, most: float) -> float:
-        """Seconds until the end, at least one; as many as are given if no signal came."""
-        return max(1.0, min(most, self._end - time.monotonic()))
+        """Seconds for an orderly end, at least one; as many as are given if no signal came."""
+        return max(1.0, min(most, self._end - _SPARE_S - time.monotonic()))
 
     def _on_alarm(self, number: int, frame: FrameType | None) -> None:
         phase = activity.present()
-        if phase is not None and phase.name in _PLAYING:
-            self.no_more_cuts()
+        if self._open and phase is not None and phase.name in _PLAYING:
+            self._open = False
             preemption.cut()

@@ -147,19 +147,18 @@ class Run:
         while reason is None:
             self._grace.remember(self.algo)
             try:
-                result = self.algo.train()
+                with self._grace.may_cut():
+                    result = self.algo.train()
             except KeyboardInterrupt:
                 if not preemption.was_cut():
                     raise
                 self._cut()
                 reason = self._interrupted() or "pre-empted"
                 break
-            finally:
-                self._grace.no_more_cuts()
             after = PanelScore.from_metrics(result.get("evaluation", {}))
             reason = self.stop.reached(self.algo.iteration, self.minutes, after.rate if after else None)
             if reason and after is None and self.algo.config.panel is not None and not self._interrupted():
-                result["evaluation"] = self.algo.evaluate()
+                result["evaluation"] = self._evaluate()
                 after = PanelScore.from_metrics(result["evaluation"])
             reason = self._interrupted() or reason
             self._iterated = True
@@ -168,6 +167,7 @@ class Run:
                 self._save()
             if self._unsaved and self._stop_unsaved:
                 reason = reason or "its checkpoint could not be saved"
+        self._grace.over()
         outcome = Outcome(
             reason=reason,
             interrupted=self._interrupted() is not None,
@@ -182,6 +182,11 @@ class Run:
             self.folder.note("summary.json", outcome.summary(self.algo.config))
         return outcome
 
+    def _evaluate(self) -> dict[str, Any]:
+        """The panel's metrics; empty if it was cut."""
+        with self._grace.may_cut():
+            return self.algo.evaluate()
+
     def _score_before(self) -> PanelScore | None:
         """Of the untrained policy; a resumed run remembers it."""
         remembered = self._record.get("before")
@@ -189,7 +194,7 @@ class Run:
             return PanelScore(**remembered)
         if self.algo.config.panel is None or self.algo.iteration:
             return None
-        metrics = self.algo.evaluate()
+        metrics = self._evaluate()
         score = PanelScore.from_metrics(metrics)
         if score is None:
             return None

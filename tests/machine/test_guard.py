@@ -24,7 +24,8 @@ STUBBORN = (
     "import os, signal, subprocess, sys, time; os.setsid(); signal.signal(signal.SIGTERM, signal.SIG_IGN);"
     "child = subprocess.Popen(['sleep', '1000']); print(child.pid, flush=True); time.sleep(1000)"
 )
-vital = subprocess.Popen(["sleep", "1000"])
+with_us = "import ctypes, signal, time; ctypes.CDLL(None).prctl(1, signal.SIGKILL); time.sleep(1000)"
+vital = subprocess.Popen([sys.executable, "-c", with_us])  # as Ray's processes
 worker = subprocess.Popen([sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE, text=True)
 pids = [os.getpid(), vital.pid, worker.pid, int(worker.stdout.readline())]
 os.kill(worker.pid, signal.SIGSTOP)
