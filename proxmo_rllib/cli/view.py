@@ -13,7 +13,6 @@ On a terminal it shows one episode after the other; elsewhere it prints all of t
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,8 @@ from typing import Any
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.text import Text
+
+from proxmo_rllib.training_run.json_lines import read_episode
 
 _COLOURS = {"success": "green", "failure": "red", "truncated": "yellow", "error": "bold red"}
 # What `--status` asks for, and how an episode's record says it.
@@ -53,14 +54,11 @@ def read_episodes(path: Path) -> Iterator[dict[str, Any]]:
     file = path if path.is_file() else path / "episodes.jsonl"
     if not file.is_file():
         raise ValueError(f"{file}: there is no record. A run writes it, unless record_groups=0.")
-    with file.open(encoding="utf-8") as lines:
+    with file.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
-            if not line.endswith("\n"):
+            if not line.endswith(b"\n"):
                 return  # it is being written
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{file}, line {number} is damaged: {error}") from error
+            yield read_episode(line, f"{file}, line {number}")
 
 
 def wanted(episode: Mapping[str, Any], arguments: argparse.Namespace) -> bool:

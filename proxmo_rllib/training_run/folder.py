@@ -22,6 +22,8 @@ from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
+from proxmo_rllib.training_run.json_lines import iteration_of, read_object
+
 _PREFIX = "iteration_"
 _HALF_WRITTEN = ".part"
 # Set by RLlib's own validation.
@@ -68,9 +70,13 @@ class RunFolder:
         return settings
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """Reads one of the folder's JSON files; empty if it is not there."""
+        """Reads one of the folder's JSON files; empty if it is not there.
+
+        Raises:
+            ValueError: it is damaged.
+        """
         path = self.path / name
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return read_object(path.read_bytes(), path) if path.exists() else {}
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Writes one of the folder's JSON files, whole or not at all."""
@@ -91,7 +97,7 @@ class RunFolder:
         for line in lines:
             if line.endswith(b"\n"):
                 self._episodes_read += len(line)
-                yield json.loads(line)
+                yield read_object(line, self.episodes)
 
     def forget_after(self, iteration: int) -> None:
         """Drops the record of iterations after this one, which a resumed run plays again."""
@@ -189,11 +195,11 @@ def _plain(value: Any) -> Any:
 
 
 def _lines_up_to(path: Path, iteration: int) -> Iterator[str]:
-    with path.open(encoding="utf-8") as file:
-        for line in file:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
             # A line without an end was being written when the run was killed.
-            if line.endswith("\n") and json.loads(line)["iteration"] <= iteration:
-                yield line
+            if line.endswith(b"\n") and iteration_of(line, f"{path}, line {number}") <= iteration:
+                yield line.decode()
 
 
 def _write_whole(path: Path, text: str) -> None:
