@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,17 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) < 1e300
+    # A float may be NaN, as the logprobs of a policy that went wrong are.
+    return isinstance(value, float) or (type(value) is int and abs(value) < 10**300)
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return type(value) is int
+
+
+def _is_iteration(value: Any) -> bool:
+    # metrics.jsonl has all its numbers as floats.
+    return type(value) is int or (isinstance(value, float) and value.is_integer())
 
 
 # What `proxmo view` reads of an episode's record, and of each of its turns; see `rollouts.record`.
@@ -77,7 +82,7 @@ def read_episode(text: str | bytes, where: Path | str) -> dict[str, Any]:
 def iteration_of(text: str | bytes, where: Path | str) -> int:
     """The iteration that a line of metrics.jsonl or episodes.jsonl belongs to. Errors as of `read_object`."""
     content = read_object(text, where)
-    _check(content, {"iteration": _is_number}, where)
+    _check(content, {"iteration": _is_iteration}, where)
     return int(content["iteration"])
 
 
