@@ -48,17 +48,16 @@ def assert_same_bits(one: list[Completion], other: list[Completion]) -> None:
         assert left.logprobs.tobytes() == right.logprobs.tobytes(), (place, left.logprobs - right.logprobs)
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("threads", "dtype"), [(1, "float32"), (2, "float32"), (2, "bfloat16")])
 def test_samples_do_not_depend_on_the_company_they_are_sampled_in(
-    make_model: Any, prompts: Any, tmp_path: Path, threads: int
+    make_model: Any, prompts: Any, tmp_path: Path, threads: int, dtype: Any
 ) -> None:
     make_model(tmp_path, tied=threads == 1)
     asked = [*prompts(REQUESTS - 2), [5], [7, 9]]
     expected = None
     for max_num_seqs, orders in ((64, (0, 1)), (3, (2,)), (1, (3,)), (9, (4, 5))):
-        config = EngineConfig(
-            str(tmp_path), "transformers", max_model_len=256, max_num_seqs=max_num_seqs, threads=threads
-        )
+        limits: dict[str, Any] = {"max_model_len": 256, "max_num_seqs": max_num_seqs}
+        config = EngineConfig(str(tmp_path), "transformers", dtype=dtype, threads=threads, **limits)
         engine = build_engine(config)
         for order in orders:
             completions = sample(engine, asked, order)
