@@ -38,6 +38,11 @@ def validated(values: dict[str, Any]) -> None:
     config.validate()
 
 
+def names(refusal: str, key: str) -> bool:
+    """A panel is refused by its own name, an estimator as one."""
+    return key in refusal or key.replace("_", " ") in refusal or "panel" in refusal
+
+
 def test_every_rule_has_its_setter() -> None:
     assert set(SETTERS) >= set(RULES) - {"seed", "num_epochs", "gamma", "grad_clip"}
 
@@ -46,7 +51,7 @@ def test_every_rule_has_its_setter() -> None:
 @given(key=st.sampled_from(sorted(SETTERS)), value=VALUES | KNOWN)
 def test_a_value_is_taken_or_refused_by_name(key: str, value: Any) -> None:
     _, refusal = outcome(lambda: validated({key: value}), ValueError, FileNotFoundError)
-    assert refusal is None or key in refusal or "panel" in refusal
+    assert refusal is None or names(refusal, key)
 
 
 @fuzz
@@ -55,7 +60,7 @@ def test_a_value_is_taken_or_refused_by_name(key: str, value: Any) -> None:
 )
 def test_several_together_are_taken_or_refused_by_the_name_of_one(values: dict[str, Any]) -> None:
     _, refusal = outcome(lambda: validated(values), ValueError, FileNotFoundError)
-    assert refusal is None or any(key in refusal for key in values)
+    assert refusal is None or any(names(refusal, key) for key in values)
 
 
 @fuzz
