@@ -60,6 +60,9 @@ def _refuse_quantised(folder: ModelFolder) -> None:
 def _config(folder: ModelFolder) -> Any:
     from transformers import AutoConfig, __version__
 
+    named = folder.config.get("architectures") or []
+    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+        raise ValueError(f"{folder.path / 'config.json'}: architectures={named!r:.80} is no list of names; mend it.")
     try:
         return AutoConfig.from_pretrained(folder.path)
     except Exception as error:  # transformers raises whatever a wrong value leads to
