@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 import gymnasium
@@ -184,10 +184,13 @@ def read_step(result: Any, report: Report) -> tuple[str, float, bool, bool, dict
 
 def read_tasks(tasks: Any, report: Report) -> list[str] | None:
     """The ids of a split as a list; None if they are none."""
-    if isinstance(tasks, str | bytes | Mapping) or not isinstance(tasks, Iterable):
+    try:
+        listed = None if isinstance(tasks, str | bytes | Mapping) else list(tasks)
+    except Exception:  # noqa: BLE001 (it is foreign: whatever keeps it from being a list)
+        listed = None
+    if listed is None:
         report("tasks", f"lists {described(tasks)}", "Return a list of str, the task ids.")
         return None
-    listed = list(tasks)
     for place, task in enumerate(listed):
         if not isinstance(task, str) or not task or task != whole_text(task):
             what = f"lists ids that are no words: number {place} is {described(task)}"

@@ -88,8 +88,11 @@ class Panel:
             record = json.loads(text)
             if not isinstance(record["env_kwargs"], dict) or not isinstance(record["tasks"], list):
                 raise TypeError("env_kwargs is to be an object, and tasks a list")
+            words = [record["name"], record["env_id"], record.get("digest", ""), *record["tasks"]]
+            if not all(isinstance(word, str) for word in words) or not isinstance(record["version"], int):
+                raise TypeError("name, env_id, digest and tasks are to be texts, and version a whole number")
             return cls(**{**record, "tasks": tuple(record["tasks"])})
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError, AttributeError, RecursionError, json.JSONDecodeError) as error:
             raise ValueError(f"No panel: {type(error).__name__}: {error}. Write one with Panel.to_json.") from error
 
 

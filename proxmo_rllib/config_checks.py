@@ -200,8 +200,15 @@ UNREAD: Mapping[str, str] = {
 def broken_rules(settings: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with the values of settings, one sentence each."""
     for key, rule in RULES.items():
-        if not rule.allows(settings[key]):
+        if not _allows(rule, settings[key]):
             yield f"{key}={settings[key]!r}: it is {rule.says}."
+
+
+def _allows(rule: Rule, value: Any) -> bool:
+    try:
+        return bool(rule.allows(value))
+    except Exception:  # noqa: BLE001 (an array, a number beyond all floats: what cannot be compared is not allowed)
+        return False
 
 
 def unread_settings(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[str]:

@@ -60,9 +60,12 @@ def _refuse_quantised(folder: ModelFolder) -> None:
 def _config(folder: ModelFolder) -> Any:
     from transformers import AutoConfig, __version__
 
+    named = folder.config.get("architectures") or []
+    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+        raise ValueError(f"{folder.path / 'config.json'}: architectures={named!r:.80} is no list of names; mend it.")
     try:
         return AutoConfig.from_pretrained(folder.path, trust_remote_code=False)
-    except (ValueError, KeyError) as error:
+    except Exception as error:  # transformers raises whatever a wrong value leads to
         raise ValueError(
             f"{folder.path / 'config.json'}: model_type={folder.config.get('model_type')!r} cannot be read by "
             f"transformers {__version__}: {_first_line(error)}"
@@ -81,7 +84,7 @@ def _refuse_other_parts(folder: ModelFolder, config: Any) -> None:
 def _without_weights(folder: ModelFolder, config: Any) -> Any:
     try:
         return model_without_weights(config)
-    except (ValueError, KeyError, AttributeError, AssertionError) as error:
+    except Exception as error:  # likewise
         raise ValueError(
             f"{folder.path / 'config.json'}: transformers makes no causal language model of model_type="
             f"{config.model_type!r} ({_first_line(error)}). Take one whose architecture is named ...ForCausalLM, or "

@@ -116,7 +116,7 @@ def _name_of(line: str, seen: set[str]) -> tuple[str, str]:
     """The path of the game in a line, and what is wrong with its record; empty if nothing is."""
     try:
         record = json.loads(line)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return "", "that are no JSON"
     missing = [key for key in _KEYS if not isinstance(record, dict) or not isinstance(record.get(key), str)]
     if missing:

@@ -299,7 +299,7 @@ def read_game_file(path: Path) -> Source:
         problem, grammar = record["pddl_problem"], record["grammar"]
         if not isinstance(problem, str) or not isinstance(grammar, str):
             raise TypeError("pddl_problem and grammar are to be texts")
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise GameError(f"{path} is no game file ({type(error).__name__}: {error}); download it again.") from error
     except OSError as error:
         raise GameError(f"{path} cannot be read ({error.strerror}); mend its permissions, or its disk.") from error

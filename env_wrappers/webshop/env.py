@@ -165,7 +165,7 @@ class WebShopEnv(TextEnv):
         if isinstance(task, str) and task.startswith("{"):
             try:
                 record = json.loads(task)
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:
                 raise ValueError(
                     f"task={task:.80} is no goal in JSON ({error}); use what info['task'] gave."
                 ) from error

@@ -139,7 +139,7 @@ def read_products(files: Files) -> Iterator[Product]:
 def _read(path: Path, kind: type) -> Any:
     try:
         content = json.loads(path.read_bytes())
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise CatalogueError(f"{path} is no JSON ({error}); download it again.") from error
     if not isinstance(content, kind):
         raise CatalogueError(f"{path} holds a {type(content).__name__}, not a {kind.__name__}; download it again.")
@@ -164,6 +164,8 @@ def _records(path: Path) -> Iterator[Any]:
                 # A number would be cut where the chunk ends; records cannot be.
                 yield record
                 number += 1
+            except RecursionError as error:
+                raise CatalogueError(f"{path} is damaged after {number} products: {error}") from error
             except json.JSONDecodeError as error:
                 more = _read_piece(file, max(CHUNK, len(text)), path) if rest else ""
                 if not more:

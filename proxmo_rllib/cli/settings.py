@@ -214,7 +214,7 @@ def _literal(text: str) -> Any:
         value = json.loads(text)
         # 1e4 is a whole number; JSON has it as a float.
         return int(value) if isinstance(value, float) and value.is_integer() and "." not in text else value
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # also a number of too many digits, and brackets without end
         return {"true": True, "false": False}.get(text.lower(), text)
 
 

@@ -13,7 +13,6 @@ On a terminal it shows one episode after the other; elsewhere it prints all of t
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from proxmo_rllib.machine.disk import whole_lines
+from proxmo_rllib.training_run.json_lines import read_episode
 
 _COLOURS = {"success": "green", "failure": "red", "truncated": "yellow", "error": "bold red"}
 # What `--status` asks for, and how an episode's record says it.
@@ -56,10 +56,7 @@ def read_episodes(path: Path) -> Iterator[dict[str, Any]]:
     if not file.is_file():
         raise ValueError(f"{file}: there is no record. A run writes it, unless record_groups=0.")
     for number, line in enumerate(whole_lines(file), start=1):
-        try:
-            yield json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"{file}, line {number} is damaged: {error}") from error
+        yield read_episode(line, f"{file}, line {number}")
 
 
 def wanted(episode: Mapping[str, Any], arguments: argparse.Namespace) -> bool:

@@ -16,6 +16,7 @@ import torch
 from torch.nn import functional
 from transformers import DynamicCache
 
+from proxmo_rllib.inference.row_attention import BLOCK, missing_rows, padded_by
 from proxmo_rllib.types import Completion, SamplingParams
 
 KVCache = list[tuple[torch.Tensor, torch.Tensor]]  # of every layer: keys, values [rows, heads, columns, head size]
@@ -87,17 +88,23 @@ class DecodeBatch:
         self, requests: list[Request], ids: torch.Tensor, mask: torch.Tensor, cache: KVCache, version: int
     ) -> KVCache:
         """Runs `ids` [rows, new columns] after what is cached, samples, and returns the longer cache."""
-        positions = (mask.long().cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        output = self._model(
-            input_ids=ids,
-            attention_mask=mask.long(),
-            position_ids=positions,
-            past_key_values=DynamicCache(ddp_cache_data=cache),
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        sample(requests, output.logits[:, -1].float(), version)
-        return [(layer.keys, layer.values) for layer in output.past_key_values.layers]
+        rows, new = ids.shape
+        if extra := missing_rows(rows, new):
+            index = torch.tensor([*range(rows), *[0] * extra], device=self._device)
+            ids, mask = ids[index], mask[index]
+            cache = [(k[index], v[index]) for k, v in cache]
+        positions = (mask.long().cumsum(-1) - 1).clamp(min=0)[:, -new:]
+        with padded_by(mask.int().argmax(-1).tolist()):
+            output = self._model(
+                input_ids=ids,
+                attention_mask=mask.long(),
+                position_ids=positions,
+                past_key_values=DynamicCache(ddp_cache_data=cache),
+                use_cache=True,
+                logits_to_keep=min(new, BLOCK),
+            )
+        sample(requests, output.logits[:rows, -1].float(), version)
+        return [(layer.keys[:rows], layer.values[:rows]) for layer in output.past_key_values.layers]
 
     def _drop_finished(self) -> None:
         keep = [row for row, request in enumerate(self.rows) if request.finish_reason() is None]

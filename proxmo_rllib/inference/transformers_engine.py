@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from proxmo_rllib.inference.decode_batch import DecodeBatch, Request
 from proxmo_rllib.inference.engine import EngineConfig, EngineDeadError, check_request
+from proxmo_rllib.inference.row_attention import use_row_attention
 from proxmo_rllib.inference.support import keeps_keys_and_values_only
 from proxmo_rllib.inference.weights import check_manifest, manifest_of_checkpoint, manifest_of_file
 from proxmo_rllib.inference.whole_batch import WholeBatch
@@ -46,8 +47,11 @@ class TransformersEngine:
         self._vocab_size = int(model.config.get_text_config().vocab_size)
         self._version = version
         self._seeds = torch.Generator().manual_seed(config.seed)
-        kind = DecodeBatch if keeps_keys_and_values_only(model.config) else WholeBatch
-        self._batch: DecodeBatch | WholeBatch = kind(self._model, self._device)
+        if keeps_keys_and_values_only(model.config):
+            use_row_attention(model)
+            self._batch: DecodeBatch | WholeBatch = DecodeBatch(model, self._device)
+        else:
+            self._batch = WholeBatch(model, self._device)
         self._waiting: deque[Request] = deque()
         self._newcomers: list[Request] = []  # neither waiting nor in the batch: on their way
         self._dead: str | None = None

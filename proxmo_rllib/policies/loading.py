@@ -82,7 +82,7 @@ def load_tokenizer(pretrained: str | Path) -> Any:
         # Mistral's own backend, which transformers takes where it finds a tekken.json, has neither a chat template nor
         # the tokenizer.json that prompts are made with.
         return AutoTokenizer.from_pretrained(source, mistral_format=False, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # it raises whatever a wrong value in its files leads to
         raise ValueError(_unreachable(pretrained, error)) from error
 
 

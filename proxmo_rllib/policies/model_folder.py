@@ -7,6 +7,7 @@ transformers loads: `model.safetensors`, or else the shards that `model.safetens
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ _OF_WEIGHTS = (
     *("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.gguf", "*.pt", "*.pth", "*.h5"),
     *("*.msgpack", "*.onnx", "*.onnx_data", "adapter_*", "params.json", ".*"),
 )
+_SHARD = re.compile(r"[\w][\w.-]{0,200}\.safetensors")
 _LONGEST_HEADER = 100 << 20  # bytes; safetensors' own limit
 
 
@@ -95,13 +97,19 @@ def read_header(file: Path) -> Manifest:
         try:
             header = json.loads(opened.read(length))
             entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
-            end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
-            shapes = {name: tuple(entry["shape"]) for name, entry in entries.items()}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            end = max((_sizes(entry["data_offsets"])[1] for entry in entries.values()), default=0)
+            shapes = {name: _sizes(entry["shape"]) for name, entry in entries.items()}
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(_damaged(file, f"its header cannot be read ({error})")) from error
     if size < 8 + length + end:
         raise ValueError(_damaged(file, f"it has {size:,} of {8 + length + end:,} bytes"))
     return shapes
+
+
+def _sizes(given: Any) -> tuple[int, ...]:
+    if not isinstance(given, list) or not all(type(size) is int and size >= 0 for size in given):
+        raise ValueError(f"{given!r:.80} is no list of sizes")
+    return tuple(given)
 
 
 def _weight_files(path: Path) -> tuple[tuple[Path, ...], dict[str, str]]:
@@ -112,6 +120,10 @@ def _weight_files(path: Path) -> tuple[tuple[Path, ...], dict[str, str]]:
         listed = _read_json(path / INDEX).get("weight_map")
         if not isinstance(listed, dict) or not listed:
             raise ValueError(f"{path / INDEX}: it has no weight_map; download the model again.")
+        for name in listed.values():
+            # A path out of the folder is nobody's shard.
+            if not isinstance(name, str) or not _SHARD.fullmatch(name):
+                raise ValueError(f"{path / INDEX}: it lists {name!r:.80}, no file of its folder; download it again.")
         files = tuple(path / name for name in sorted(set(listed.values())))
         for file in files:
             if not file.is_file():
@@ -132,7 +144,7 @@ def _read_json(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{file} is missing, so its folder is no Hugging Face model.") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise ValueError(_damaged(file, f"it cannot be read ({error})")) from error
     if not isinstance(content, dict):
         raise ValueError(_damaged(file, f"it holds a {type(content).__name__} and no object"))

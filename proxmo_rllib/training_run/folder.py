@@ -24,6 +24,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from proxmo_rllib.checkpoint_format import check_whole
 from proxmo_rllib.machine.disk import LineFile, whole_lines, why_not_written, write_whole
 from proxmo_rllib.training_run.checkpoints import Checkpoints
+from proxmo_rllib.training_run.json_lines import iteration_of, read_object
 
 logger = logging.getLogger(__name__)
 
@@ -75,9 +76,13 @@ class RunFolder:
         return settings
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """Reads one of the folder's JSON files; empty if it is not there."""
+        """Reads one of the folder's JSON files; empty if it is not there.
+
+        Raises:
+            ValueError: it is damaged.
+        """
         path = self.path / name
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return read_object(path.read_bytes(), path) if path.exists() else {}
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Writes one of the folder's JSON files, whole or not at all.
@@ -116,7 +121,7 @@ class RunFolder:
         for line in lines:
             if line.endswith(b"\n"):
                 self._episodes_read += len(line)
-                yield json.loads(line)
+                yield read_object(line, self.episodes)
 
     def begin(self) -> None:
         """A run begins: whatever an earlier one left here that ended before its first checkpoint is dropped."""
@@ -207,8 +212,8 @@ def _lines_up_to(path: Path, iteration: int) -> Iterator[bytes]:
     damaged = 0
     for line in whole_lines(path):
         try:
-            mine = json.loads(line)["iteration"] <= iteration
-        except (ValueError, KeyError, TypeError):
+            mine = iteration_of(line, path) <= iteration
+        except ValueError:
             damaged += 1
             continue
         if mine:

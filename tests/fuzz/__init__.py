@@ -1,0 +1,1 @@
+"""Foreign input of every kind: whatever it is, nothing but the documented error comes of it."""
