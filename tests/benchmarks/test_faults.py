@@ -166,9 +166,9 @@ import os, subprocess, sys, time
 from benchmarks.faults import processes
 processes.adopt_orphans()
 # A child that starts another in a session of its own, and is killed.
-child = subprocess.Popen(["sh", "-c", "setsid sleep 1000 & echo; exec sleep 1000"], stdout=subprocess.PIPE)
-child.stdout.read(1)
-while len(processes.living()) < 2:
+nothing = subprocess.DEVNULL
+child = subprocess.Popen(["sh", "-c", "setsid sleep 1000 & exec sleep 1000"], stdout=nothing, stderr=nothing)
+while [process.cmdline() for process in processes.living()] != [["sleep", "1000"]] * 2:
     time.sleep(0.01)
 child.kill()
 child.wait()
