@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -193,10 +192,9 @@ def test_what_a_killed_parent_leaves_is_found_and_ended(repository):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_killed_runner_is_tried_in_a_real_run_and_nothing_stays_behind(tmp_path, repository):
+def test_a_killed_runner_is_tried_in_a_real_run(tmp_path, repository):
     output = tmp_path / "faults.jsonl"
     command = [sys.executable, "-m", "benchmarks.faults", "--output", str(output), "--kinds", "runner SIGKILL"]
-    began = time.time()
     done = subprocess.run(
         [*command, "--trials", "1", "--check"],
         cwd=repository,
@@ -211,5 +209,5 @@ def test_a_killed_runner_is_tried_in_a_real_run_and_nothing_stays_behind(tmp_pat
     trial = json.loads(line)
     assert trial["outcome"] == trials.RECOVERED
     assert trial["replaced_s"] < 60
+    assert trial["leftovers"] == []
     assert "| runner SIGKILL | 1 | 1 recovered |" in done.stdout
-    assert [path for path in Path("/tmp").glob("pf*") if path.stat().st_mtime > began and path.owner()] == []
