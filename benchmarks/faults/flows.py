@@ -215,8 +215,8 @@ def _under_condition(training: Training, trial: Trial, patience_s: float) -> Non
     training.start("--iterations", str(_ITERATIONS))
     while training.code is None:
         training.poll()
-        newest = max(training.over.values(), default=began)
-        if time.monotonic() - newest > (patience_s if training.over else START_S):
+        playing = training.phase().startswith("playing")
+        if training.unchanged_s() > (patience_s if playing or training.over else START_S):
             break
         time.sleep(0.05)
     training.poll()

@@ -176,6 +176,10 @@ class Training:
             return "saving"
         return self.phase_file.read_text()
 
+    def unchanged_s(self) -> float:
+        """Seconds since the driver's phase changed, or since the start."""
+        return time.time() - self.phase_file.stat().st_mtime
+
     def poll(self) -> None:
         """Looks which iterations are over."""
         now = time.monotonic()
