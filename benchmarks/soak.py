@@ -37,6 +37,8 @@ PARTS = ("runner", "engine", "EngineCore", "learner")
 SIGNALS = (signal.SIGKILL, signal.SIGSTOP)
 _SAMPLE_S = 10.0
 _HANG_S = 240.0  # without an iteration: a hang is found after a minute, and an engine's start-up takes another
+# Ray's GCS keeps a record of the last tasks, 100,000 by default: it would grow for half an hour, and then no more.
+_RAY = {"RAY_task_events_max_num_task_in_gcs": "5000"}
 Write = Callable[..., None]
 
 
@@ -86,7 +88,7 @@ def writer(file: TextIO) -> Write:
 @contextlib.contextmanager
 def trained(arguments: argparse.Namespace) -> Iterator[Training]:
     """A training that has begun."""
-    with Training([CONFIG, f"seed={arguments.seed}", *arguments.settings]) as training:
+    with Training([CONFIG, f"seed={arguments.seed}", *arguments.settings], environment=_RAY) as training:
         training.start("--checkpoint-every", "5")
         training.wait_for_iterations(2, START_S)
         yield training

@@ -41,7 +41,9 @@ def print_report(rows: Sequence[Row]) -> int:
             print("counted: " + (", ".join(f"{key} {value:g}" for key, value in counts.items()) or "nothing"))
     bad = [f"{name} grows" for name in grown]
     bad += [row["reason"] for row in rows if row["row"] == "end"]
-    bad += [f"it left {'; '.join(row['leftovers'])}" for row in rows if row["row"] == "stopped" and row["leftovers"]]
+    left = [words for row in rows if row["row"] == "stopped" for words in row["leftovers"]]
+    print(f"left behind: {'; '.join(left) or 'nothing'}")
+    bad += [f"it left {words}" for words in left if words.startswith("processes")]
     bad += ["it did not end when told to" for row in rows if row["row"] == "stopped" and row["within_s"] is None]
     words, harmed = curve(rows)
     print(words)

@@ -113,8 +113,8 @@ def _strike(
         trial.outcome, trial.detail = trials.HUNG, f"before the injection: {stuck}"
         trial.listen(training, 0)
         return False
-    # EngineCore comes back with its actor.
-    trial.start_s = training.part_start_s("engine" if part == "EngineCore" else part)
+    # EngineCore comes back with its actor, and of a node's parts the engines take longest.
+    trial.start_s = training.part_start_s("engine" if part == "EngineCore" or fault.head_cpus else part)
     median = training.median_s()
     time.sleep(rng.uniform(0.0, median))
     training.poll()
@@ -215,8 +215,8 @@ def _under_condition(training: Training, trial: Trial, patience_s: float) -> Non
     training.start("--iterations", str(_ITERATIONS))
     while training.code is None:
         training.poll()
-        newest = max(training.over.values(), default=began)
-        if time.monotonic() - newest > (patience_s if training.over else START_S):
+        playing = training.phase().startswith("playing")
+        if training.unchanged_s() > (patience_s if playing or training.over else START_S):
             break
         time.sleep(0.05)
     training.poll()

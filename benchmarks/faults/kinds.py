@@ -92,6 +92,7 @@ def _node(sign: signal.Signals, trials: int, *, joins: bool) -> Fault:
         trials,
         _TWO,
         inject=injections.signal_node(sign, joins=joins),
+        start_counts=True,
         head_cpus=1 if joins else 3,
         once_a_run=not joins,
     )

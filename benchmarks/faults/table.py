@@ -101,8 +101,9 @@ def _why(trial: Trial, fault: Fault | None) -> Iterable[str]:
         yield f"{trial.lost_iterations} iterations with a checkpoint were lost"
     if fault.how == "disturb" and trial.dropped:
         yield f"{trial.dropped} groups were dropped"
-    if trial.leftovers:
-        yield f"it left {'; '.join(trial.leftovers)}"
+    for words in trial.leftovers:
+        if words.startswith("processes"):  # a file may be what a killed process could not remove
+            yield f"it left {words}"
     if fault.times > 1 and trial.seconds > trials.SECOND_SIGNAL_S:
         yield f"the second signal took {trial.seconds:.1f} s"
     if fault.engine and trial.seconds > trial.start_s + trials.ENGINE_SPARE_S:

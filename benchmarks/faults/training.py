@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -25,6 +26,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 POLL_S = 0.1
 START_S = 300.0  # until the first iteration of a run is over, on a busy machine
 _SHARED_MEMORY_MB = 2048
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _KEPT = ("ray", "torchinductor_")
 
 
@@ -174,6 +176,10 @@ class Training:
             return "saving"
         return self.phase_file.read_text()
 
+    def unchanged_s(self) -> float:
+        """Seconds since the driver's phase changed, or since the start."""
+        return time.time() - self.phase_file.stat().st_mtime
+
     def poll(self) -> None:
         """Looks which iterations are over."""
         now = time.monotonic()
@@ -240,7 +246,7 @@ class Training:
         """Lines of the terminal from that byte on, without those of iterations."""
         with self.terminal.open("rb") as file:
             file.seek(after)
-            lines = file.read().decode("utf-8", "replace").splitlines()
+            lines = _COLOURS.sub("", file.read().decode("utf-8", "replace")).splitlines()
         return [line.rstrip() for line in lines if line.strip() and not line.startswith("iteration ")]
 
     def terminal_size(self) -> int:

@@ -69,7 +69,7 @@ class Trial:
         if self.code == 0:
             heard = [line for line in heard if not line.startswith("ended after")]
         self.lines = len(heard)
-        self.said = [line[:200] for line in heard[:_KEPT_LINES]]
+        self.said = [line.replace(str(training.place), "...")[:200] for line in heard[:_KEPT_LINES]]
 
     def judge(self, training: Training, after: int) -> None:
         """Compares metrics.jsonl with episodes.jsonl over the iterations after that one, and adds up the losses."""

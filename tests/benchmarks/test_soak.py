@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -79,6 +80,37 @@ def test_an_early_end_and_leftovers_are_in_the_verdict(capsys):
     assert soak_report.print_report(rows) == 1
     verdict = capsys.readouterr().out.splitlines()[-1]
     assert all(words in verdict for words in ("status 1", "1 x engine", "did not end when told to"))
+
+
+SAMPLE = """
+import json, subprocess
+from benchmarks import soak
+from benchmarks.faults.training import Training
+with Training([], shared_memory_mb=None) as training:
+    subprocess.Popen(["sleep", "1000"], stdin=subprocess.DEVNULL)
+    (training.run / "metrics.jsonl").write_bytes(bytes(2**20))
+    (training.run / "latest").symlink_to("metrics.jsonl")
+    print(json.dumps(soak.sample(training)))
+"""
+
+
+def test_a_sample_adds_up_processes_and_folders(repository: Path):
+    """In a process of its own: a training ends all that descend from it."""
+    done = subprocess.run(
+        [sys.executable, "-c", SAMPLE],
+        env=os.environ | {"PYTHONPATH": str(repository)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    (sleeping,) = seen["kinds"].values()
+    assert sleeping["n"] == sleeping["threads"] == 1
+    assert sleeping["mib"] > 0
+    assert sleeping["files"] >= 3
+    assert seen["folders"] == {"run": 1.0, "temporary": 0.0}
 
 
 @pytest.mark.slow
