@@ -42,7 +42,7 @@ def test_a_checkpoint_is_evaluated_and_played_by_itself_and_resuming_says_that_i
     output = tmp_path / "result.json"
     assert main(["eval", str(away), "--output", str(output)]) == 0, capsys.readouterr()
     result = json.loads(output.read_text())
-    assert result["panel"] == "two"
+    assert result["panel"].startswith("two@")
     assert len(result["episodes"]) == 2
     words = ["play", "env_wrappers/ALFWorld-v0", "--agent", str(away), "--max-turns", "1", "env_config.rooms=bathroom"]
     assert main(words) == 0, capsys.readouterr()
