@@ -39,8 +39,8 @@ def validated(values: dict[str, Any]) -> None:
 
 
 def names(refusal: str, key: str) -> bool:
-    """A panel is refused by its own name, an estimator as one."""
-    return key in refusal or key.replace("_", " ") in refusal or "panel" in refusal
+    """The setting, or another that does not go with it. A panel is refused by its own name, an estimator as one."""
+    return any(other in refusal for other in (key, key.replace("_", " "), "panel", *RULES))
 
 
 def test_every_rule_has_its_setter() -> None:
