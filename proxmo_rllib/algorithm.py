@@ -54,7 +54,7 @@ from proxmo_rllib.machine.processors import limit_threads
 from proxmo_rllib.machine.resources import check_in_cluster, ray_for_script
 from proxmo_rllib.metrics_logger import LoggedMetrics
 from proxmo_rllib.model_checks import check_model
-from proxmo_rllib.orchestration.dealing import Dealer
+from proxmo_rllib.orchestration.dealing import Dealer, Dealt
 from proxmo_rllib.orchestration.learners import Learners
 from proxmo_rllib.orchestration.runners import Runners
 from proxmo_rllib.orchestration.watch import Part, Watch, engine_parts
@@ -249,15 +249,16 @@ class ProxMO(Algorithm):
 
         A group that cannot be played comes too: its episodes have the status ERROR.
         """
-        dealt = self._dealer.play(
+        dealt = self._deal(assignments, temperature=temperature, script=script, panel=panel)
+        return dealt.groups(assignments, with_dropped=True)
+
+    def _deal(self, assignments: Sequence[Assignment], **how: Any) -> Dealt:
+        """Has assignments played outside training; `how` goes to `TextEnvRunner.play`."""
+        return self._dealer.play(
             assignments,
-            lambda runner, share, seconds: (
-                runner.play(share, temperature=temperature, script=script, panel=panel, seconds=seconds),
-                None,
-            ),
+            lambda runner, share, seconds: (runner.play(share, seconds=seconds, **how), None),
             self.config.sample_timeout_s,
         )
-        return dealt.groups(assignments, with_dropped=True)
 
     def _heal(self) -> None:
         """Replaces what has died since the last look, and tells the environment runners where the engines are."""
@@ -361,8 +362,9 @@ class ProxMO(Algorithm):
         started = time.perf_counter()
         assignments = panel_assignments(panel, self.config.panel_repeats)
         activity.begin("playing the panel", len(assignments) * self.config.panel_repeats)
-        groups = self.play_groups(assignments, temperature=self.config.panel_temperature, script=script, panel=panel)
-        return summarise(panel, groups, seconds=time.perf_counter() - started)
+        dealt = self._deal(assignments, temperature=self.config.panel_temperature, script=script, panel=panel)
+        seconds = time.perf_counter() - started
+        return summarise(panel, dealt.groups(assignments), seconds=seconds, lost=dealt.dropped)
 
     def _record(self, groups: Sequence[Group]) -> None:
         """Appends the episodes of the groups to the run's record, one JSON object a line."""

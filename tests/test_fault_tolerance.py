@@ -302,7 +302,6 @@ def test_what_breaks_in_a_runner_is_named_and_does_not_end_it(build: Any, tmp_pa
     before = algorithm._runners.handles()[1]
     pid = ray.get(before.apply.remote(lambda runner: os.getpid()))
     result = algorithm.evaluate_panel(script=lambda rng: Script())
-    assert (result.num_errors, result.overall.episodes) == (1, 5)
-    (broken,) = [episode for episode in result.episodes if episode.error]
-    assert broken.error == "task 'valid-3': it was lost 3 times; the last reason: LookupError: no such thing"
+    assert (result.num_missing, result.num_errors, result.overall.episodes) == (1, 0, 5)
+    assert result.trouble == "it was lost 3 times; the last reason: LookupError: no such thing"
     assert ray.get(before.apply.remote(lambda runner: os.getpid())) == pid
