@@ -19,7 +19,7 @@ from proxmo_rllib.imitation import BehaviourCloningConfig
 from proxmo_rllib.training_run import folder
 
 PAGE = Path(__file__).with_name("reference.md")
-METHODS = ("policy", "inference", "prompting", "env_runners", "training", "evaluation", "debugging")
+METHODS = ("policy", "inference", "prompting", "env_runners", "training", "evaluation", "fault_tolerance", "debugging")
 
 #: Settings of RLlib's that matter here: method, and what they do.
 RLLIBS: dict[str, tuple[str, str]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,12 +24,12 @@ def algorithm(monkeypatch: pytest.MonkeyPatch) -> Any:
         (Path(path) / "algorithm_state.pkl").write_bytes(b"state")
         return path
 
-    def full(self: Any, *args: Any) -> Any:
+    def full(*args: Any) -> Any:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Algorithm, "save_to_path", rllibs_part)
-    monkeypatch.setattr(ProxMO, "_from_first_learner", full)
     algorithm = object.__new__(ProxMO)
+    algorithm._learners = SimpleNamespace(attempt=lambda call: call(), export=full)
     algorithm.config = ProxMOConfig()
     algorithm._probe_ids = []
     return algorithm

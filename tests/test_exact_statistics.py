@@ -145,8 +145,8 @@ def turn_of(tokens: int) -> Turn:
     return Turn(ids, False, ids, ids.astype(np.float32), 0, "", "", "", True, 0.0)
 
 
-# Its advantages themselves depend on how the learners share the groups: the standard deviation is that of a share.
-BY_SHARE = {"reinforce_plus_plus_baseline"}
+# Their advantages themselves depend on how the learners share the groups: they look at all of a share.
+BY_SHARE = {"reinforce_plus_plus_baseline", "proxmo_official"}
 
 
 @settings(max_examples=80, deadline=None)

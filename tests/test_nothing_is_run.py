@@ -21,6 +21,7 @@ import torch
 
 from env_wrappers.panels import Panel
 from proxmo_rllib import ProxMOConfig
+from proxmo_rllib.checkpoint_format import write_manifest
 from proxmo_rllib.cli import main
 from proxmo_rllib.cli.policies import find_policy
 from proxmo_rllib.inference.engine import EngineConfig, build_engine
@@ -90,6 +91,7 @@ def run(tiny_policy: Path, tmp_path: Path, mark: Path) -> Path:
         .evaluation(panel=panel)
     )
     write_settings(config, checkpoint / "settings.json")
+    write_manifest(checkpoint)
     # What it names as the file it was started with is not run either, nor what lies beside it imported.
     (folder / "evil.py").write_text(f"open({str(mark)!r}, 'w')\n")
     (folder / "run.json").write_text(json.dumps({"file": str(folder / "evil.py"), "settings": {}}))
@@ -165,6 +167,7 @@ def test_a_checkpoint_does_not_choose_what_runs(words, run, mark, capsys, monkey
     content = json.loads(file.read_text())
     content["settings"] |= {"env": "evil:Env", "engine_kwargs": {"scheduler_cls": "evil.Scheduler"}}
     file.write_text(json.dumps(content))
+    write_manifest(file.parent)
     assert main([word.format(run=run) for word in words]) == 1
     said = capsys.readouterr().err
     assert "scheduler_cls" in said or "env=evil:Env" in said
@@ -178,6 +181,7 @@ def test_what_is_withheld_is_the_users_to_say(run):
     content = json.loads(file.read_text())
     content["settings"] |= {"env": "evil:Env", "engine_kwargs": {"scheduler_cls": "evil.Scheduler"}}
     file.write_text(json.dumps(content))
+    write_manifest(file.parent)
     policy = find_policy(str(run))
     for said in ({"env"}, {"engine_kwargs.scheduler_cls"}, set()):
         with pytest.raises(ValueError, match="is not let choose what runs"):
@@ -187,7 +191,9 @@ def test_what_is_withheld_is_the_users_to_say(run):
 
 
 def test_a_checkpoint_without_settings_says_what_to_give(run, capsys):
-    (run / "checkpoints" / "iteration_000001" / "settings.json").unlink()
+    checkpoint = run / "checkpoints" / "iteration_000001"
+    (checkpoint / "settings.json").unlink()
+    write_manifest(checkpoint)
     assert main(["eval", str(run)]) == 1
     said = capsys.readouterr().err
     assert "--config FILE.py" in said
@@ -286,6 +292,7 @@ def test_trust_in_a_models_code_cannot_be_set():
 
 # Where code may name what runs foreign code, and why.
 ALLOWED = {
+    "proxmo_rllib/training_run/grace.py": {"cloudpickle"},  # reads back what it keeps in memory
     "proxmo_rllib/cli/settings.py": {"cloudpickle"},  # sends the user's own file to his own processes
     "env_wrappers/conformance.py": {"pickle"},  # tries whether the user's environment can be sent
 }

@@ -16,13 +16,13 @@ from proxmo_rllib.cli.settings import split_settings
 from proxmo_rllib.config_checks import RULES
 from tests.fuzz.inputs import JSON, NUMBERS, WORDS, fuzz, outcome
 
-METHODS = ("policy", "inference", "prompting", "training", "evaluation", "env_runners", "debugging")
+METHODS = ("policy", "inference", "prompting", "training", "evaluation", "env_runners", "fault_tolerance", "debugging")
 SETTERS = {
     key: method
     for method in METHODS
     for key in inspect.signature(getattr(ProxMOConfig, method)).parameters
     if key in RULES
-}
+} | {"sample_timeout_s": "env_runners"}  # RLlib's own
 FOREIGN = st.sampled_from(
     [np.zeros(2), np.array([]), np.int64(3), np.float32("nan"), torch.zeros(2), {1}, b"x", 1j, object(), int, (1, 2)]
 )

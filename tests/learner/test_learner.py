@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import tree
+from torch.utils._pytree import tree_leaves
 
 from proxmo_rllib import ProxMOConfig
 from proxmo_rllib.advantages import estimate_advantages
@@ -287,7 +287,7 @@ def test_learners_that_took_the_same_state_share_none_of_it(config: ProxMOConfig
         found = learner.snapshot()
         assert found["num_optimizer_steps"] == expected["num_optimizer_steps"] == 2
         for part in ("rl_module", "optimizer"):
-            pairs = zip(tree.flatten(found[part]), tree.flatten(expected[part]), strict=True)
+            pairs = zip(tree_leaves(found[part]), tree_leaves(expected[part]), strict=True)
             assert all(np.array_equal(a, b) for a, b in pairs)
 
 

@@ -94,9 +94,9 @@ def test_every_package_that_is_imported_is_asked_for(repository, project):
     asked = {canonicalize_name(Requirement(line).name) for line in project["dependencies"]}
     extras = [line for lines in project["optional-dependencies"].values() for line in lines]
     asked |= {canonicalize_name(Requirement(line).name) for line in extras}
-    ours = {"env_wrappers", "proxmo_rllib", "tuned_examples", "tests"}
+    ours = {"env_wrappers", "proxmo_rllib", "tuned_examples", "benchmarks", "tests"}
     distributions = metadata.packages_distributions()
-    for top in ours | {"benchmarks"}:
+    for top in ours:
         for path in (repository / top).rglob("*.py"):
             for name in imported(path) - ours - sys.stdlib_module_names:
                 providers = {canonicalize_name(distribution) for distribution in distributions.get(name, [name])}
