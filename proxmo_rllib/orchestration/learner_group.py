@@ -78,7 +78,7 @@ def raise_errors(group: LearnerGroup) -> None:
 
 class _ErrorsRaised(FaultTolerantActorManager):  # type: ignore[misc]
     def foreach_actor(self, func: Any, **settings: Any) -> RemoteCallResults:
-        asked = super().foreach_actor(func, return_obj_refs=True, **settings)
+        asked = super().foreach_actor(func, **settings | {"return_obj_refs": True})
         answers = RemoteCallResults()
         for call in asked:
             answers.add_result(call.actor_id, ResultOrError(result=ray.get(call.get())), call.tag)
@@ -113,7 +113,7 @@ def _find_place(config: Any, wanted: int) -> tuple[PlacementGroup | None, int]:
             if count < wanted:
                 logger.warning(
                     "The cluster has room for %d of %d learners: the run goes on with them. It is slower, and "
-                    "learns the same.",
+                    "no longer bit for bit.",
                     count,
                     wanted,
                 )

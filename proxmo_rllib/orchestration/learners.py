@@ -335,9 +335,13 @@ def _raise_death(calls: Sequence[Any]) -> None:
             continue
 
 
+def _nothing(learner: Any) -> None:
+    """In a learner's process: it lives, and hangs in nothing."""
+
+
 def _that_answer(actors: Sequence[Any]) -> list[Any]:
     """Those that live and do not hang in an exchange with one that does not."""
-    calls = {actor.ping.remote(): actor for actor in actors}
+    calls = {actor.apply.remote(_nothing): actor for actor in actors}
     answered, _ = ray.wait(list(calls), num_returns=len(calls), timeout=_GRACE_S) if calls else ([], [])
     living = []
     for call in answered:

@@ -150,14 +150,14 @@ def config(tiny_policy: Path) -> ProxMOConfig:
 
 
 @pytest.fixture
-def start(local_ray: None, config: ProxMOConfig, tmp_path: Path) -> Iterator[Callable[[int], Run]]:
+def start(local_ray: None, config: ProxMOConfig, tmp_path: Path) -> Iterator[Callable[..., Run]]:
     """Starts so many learners, which obey the files in their run's folder."""
     started: list[Run] = []
 
-    def make(num_learners: int) -> Run:
+    def make(num_learners: int, **training: Any) -> Run:
         folder = tmp_path / str(len(started))
         folder.mkdir()
-        started.append(Run(config, num_learners, folder))
+        started.append(Run(config.copy(copy_frozen=False).training(**training), num_learners, folder))
         return started[-1]
 
     yield make

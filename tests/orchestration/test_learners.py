@@ -117,9 +117,9 @@ def test_where_the_state_is_too_large_to_copy_the_others_have_it(
 def test_a_smaller_cluster_goes_on_with_fewer_learners(
     start: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    """What a dead node had is taken by others here."""
+    """What a dead node had is taken by others here. In one step: learners draw their minibatches from their shares."""
     monkeypatch.setattr(learner_group, "_PLACE_S", 5.0)
-    run, other = start(2), start(2)
+    run, other = start(2, num_minibatches=1), start(2, num_minibatches=1)
     run.learners.snapshot()
     rest = ray.util.placement_group([{"CPU": 4}, {"CPU": 1}])  # of 8 CPUs the learners have 4
     kill(run, 1)
