@@ -64,8 +64,12 @@ def write_manifest(checkpoint: Path, settings: Mapping[str, Any] | None = None) 
     write_whole(checkpoint / MANIFEST, [json.dumps(content, indent=2) + "\n"])
 
 
-def check_whole(checkpoint: Path) -> Manifest:
+def check_whole(checkpoint: Path, parts: tuple[str, ...] = ("",)) -> Manifest:
     """Makes sure that a checkpoint can be read and that all of it is there.
+
+    Args:
+        checkpoint: its folder.
+        parts: how the names of the files begin that are read of it; all by default.
 
     Raises:
         CheckpointError: it was not written to its end, a newer version wrote it, or files are missing or cut.
@@ -86,7 +90,7 @@ def check_whole(checkpoint: Path) -> Manifest:
             f"{manifest.written_by.get('proxmo_rllib', 'unknown')}; this is {_versions()['proxmo_rllib']}, which reads "
             f"format {FORMAT}. Install the version that wrote it."
         )
-    damaged = list(_damaged(checkpoint, manifest))
+    damaged = [what for name, what in _damaged(checkpoint, manifest) if name.startswith(parts)]
     if damaged:
         more = f" and {len(damaged) - _NAMED} more" if len(damaged) > _NAMED else ""
         raise CheckpointError(
@@ -95,13 +99,14 @@ def check_whole(checkpoint: Path) -> Manifest:
     return manifest
 
 
-def _damaged(checkpoint: Path, manifest: Manifest) -> Iterator[str]:
+def _damaged(checkpoint: Path, manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """Files that are not as they were written, and what is wrong with each."""
     there = dict(files_of(checkpoint))
     for name, size in manifest.files.items():
         if name not in there:
-            yield f"{name} is missing"
+            yield name, f"{name} is missing"
         elif there[name] != size:
-            yield f"{name} has {there[name]} bytes instead of {size}"
+            yield name, f"{name} has {there[name]} bytes instead of {size}"
 
 
 def describe_changes(manifest: Manifest, settings: Mapping[str, Any]) -> str | None:

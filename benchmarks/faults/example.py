@@ -21,9 +21,9 @@ def tell_phases(path: Path) -> None:
     """From now on each phase's name is in that file as soon as it begins."""
     begin = activity.begin
 
-    def begin_and_tell(name: str, episodes: int = 0) -> None:
+    def begin_and_tell(name: str, episodes: int = 0, **more: bool) -> None:
         path.write_text(name)
-        begin(name, episodes)
+        begin(name, episodes, **more)
 
     activity.begin = begin_and_tell
 

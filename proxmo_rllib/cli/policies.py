@@ -60,13 +60,14 @@ def find_policy(word: str) -> NamedPolicy:
     Raises:
         ValueError: there is no such folder, or no policy in it, or its settings are damaged.
     """
+    from proxmo_rllib import settings_file
     from proxmo_rllib.algorithm import POLICY_FOLDER
     from proxmo_rllib.policies import resolve_pretrained
     from proxmo_rllib.training_run.folder import checkpoint_of
 
     path = Path(word).expanduser()
     if (path / "run.json").is_file() or (path / "rllib_checkpoint.json").is_file():
-        checkpoint = checkpoint_of(path)
+        checkpoint = checkpoint_of(path, (POLICY_FOLDER, settings_file.NAME))
         policy = checkpoint / POLICY_FOLDER
         if not policy.is_dir():
             raise ValueError(f"{checkpoint} has no folder {POLICY_FOLDER!r}: it is no checkpoint of ProxMO.")

@@ -250,7 +250,11 @@ class InferencePool:
                 f"max_restarts={self._max_restarts}; the last reason: {reason}. Memory (max_num_seqs, max_model_len, "
                 "kv_cache_memory_bytes) is the usual cause; their logs say more."
             )
-        others = f"{len(self._serving)} serve meanwhile" if self._serving else "nobody serves meanwhile"
+        others = (
+            f"{len(self._serving)} of {len(self._handles)} serve meanwhile"
+            if self._serving
+            else "none serves meanwhile"
+        )
         self._faults.report("engine_replaced", f"Engine {rank} is replaced: {reason}; {others}.")
         # The checkpoint is older than the newest weights, if there are any: -1 marks it as never to be served.
         self._handles[rank] = self._start(rank, self._version if self._blob is None else -1)

@@ -62,9 +62,9 @@ _CAUSES = {
     r"killed by `?ray\.kill|ray\.kill\(": "it was ended by ray.kill",
     r"exit(ed)? (due to|because).{0,40}(SystemExit|exit\(\))|INTENDED_USER_EXIT": "it called exit()",
     r"worker process has died|unexpectedly|SYSTEM_ERROR|connection error": (
-        "its process was killed from outside, ran out of memory, or crashed"
+        "its process ended: killed from outside, out of memory, or crashed"
     ),
-    r"unavailable": "its process does not answer",
+    r"unavailable": "its process cannot be reached any more: killed from outside, out of memory, or crashed",
 }
 
 

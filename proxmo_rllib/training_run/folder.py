@@ -162,8 +162,12 @@ class RunFolder:
         raise ValueError(f"{self.path} has no checkpoint to resume from: the run ended before its first.")
 
 
-def checkpoint_of(path: Path) -> Path:
+def checkpoint_of(path: Path, parts: tuple[str, ...] = ("",)) -> Path:
     """The checkpoint that a path names: itself, or the latest one of a run folder.
+
+    Args:
+        path: of either.
+        parts: how the names of the files begin that are read of it and so have to be whole; all by default.
 
     Raises:
         ValueError: it is neither.
@@ -175,7 +179,7 @@ def checkpoint_of(path: Path) -> Path:
     elif not (path / "rllib_checkpoint.json").is_file():
         raise ValueError(f"{path} is neither a checkpoint (no rllib_checkpoint.json) nor a run folder (no run.json).")
     checkpoint = path.resolve()
-    check_whole(checkpoint)
+    check_whole(checkpoint, parts)
     return checkpoint
 
 
