@@ -12,7 +12,7 @@ LOCK := $(BIN)/uv pip compile pyproject.toml requirements/torch-needs.in --quiet
 DEV := --extra cpu --extra dev --extra textworld_express --extra scienceworld
 SETUP := requirements/install.py pyproject.toml requirements/torch-cpu.txt
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow fuzz test-commands lint format lock clean
+.PHONY: help quickstart test test-slow test-smoke fuzz test-commands lint format lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ test-slow: $(VENV)/.ready-dev  ## the tests with real Ray clusters, vLLM engines
 
 fuzz: $(VENV)/.ready-dev  ## ten thousand wrong inputs for everything that is read from outside: an hour or two
 	PROXMO_FUZZ_EXAMPLES=10000 $(BIN)/python -m pytest tests/fuzz --timeout 0 $(ARGS)
+
+test-smoke: $(VENV)/.ready-dev  ## those of the slow tests that stand for all of them: ten minutes
+	$(BIN)/python -m pytest -m smoke $(ARGS)
 
 test-commands: $(VENV)/.ready-dev  ## type the long commands of the docs: hours
 	$(BIN)/python -m pytest -m commands $(ARGS)

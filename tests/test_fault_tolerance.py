@@ -197,6 +197,7 @@ def faults(result: dict[str, Any]) -> dict[str, int]:
     return {kind: count for kind, count in found.items() if count}
 
 
+@pytest.mark.smoke
 def test_a_stopped_runner_is_replaced_within_seconds_and_its_groups_played_again(
     build: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
@@ -228,6 +229,7 @@ def test_a_stopped_engine_is_replaced_and_the_other_serves_meanwhile(build: Any,
         assert_whole(algorithm, algorithm.train(), tmp_path)
 
 
+@pytest.mark.smoke
 def test_a_stopped_core_process_of_vllm_is_replaced_and_ended(build: Any, tmp_path: Path):
     algorithm = build(1, engine="vllm")
     assert_whole(algorithm, algorithm.train(), tmp_path)
@@ -263,6 +265,7 @@ def test_a_step_that_never_returns_ends_its_own_episode(build: Any, tmp_path: Pa
     assert_whole(algorithm, algorithm.train(), tmp_path)
 
 
+@pytest.mark.smoke
 def test_a_direct_step_that_never_returns_costs_its_runner(
     build: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
@@ -274,6 +277,7 @@ def test_a_direct_step_that_never_returns_costs_its_runner(
     assert re.search(r"runner 1 is replaced: it has waited for the environment's step of task 'train-\d'", caplog.text)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("num_env_runners", [1, 2])
 def test_a_group_that_kills_its_runner_twice_is_given_up_and_the_others_are_not(
     build: Any, tmp_path: Path, num_env_runners: int, caplog: pytest.LogCaptureFixture

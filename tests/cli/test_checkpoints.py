@@ -28,6 +28,7 @@ config = (
 """
 
 
+@pytest.mark.smoke
 @pytest.mark.slow
 def test_a_checkpoint_is_evaluated_and_played_by_itself_and_resuming_says_that_it_trusts(tmp_path, capfd, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)

@@ -108,6 +108,7 @@ def test_a_panel_of_which_nothing_could_be_played_is_one_line(
     assert "No episode of panel 'halls' could be played; the first error: task 'bad': OSError" in said[0]
 
 
+@pytest.mark.smoke
 @pytest.mark.slow
 def test_an_engine_that_dies_in_the_middle_costs_no_task(
     tiny_policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

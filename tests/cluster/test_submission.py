@@ -120,6 +120,7 @@ def policy(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.smoke
 def test_a_training_that_was_submitted_leaves_metrics_and_a_checkpoint(cluster, repository, policy, tmp_path):
     run = tmp_path / "run"
     done = cluster.submit(

@@ -48,6 +48,7 @@ DECISIONS: dict[str, Typed | str] = {
     "make quickstart VENV=/fast/disk/venv": _SETUP,
     "make test": _TESTS,
     "make test-slow": _TESTS,
+    "make test-smoke": _TESTS,
     "make fuzz": _TESTS,
     "make test-commands": _TESTS,
     'make test-slow ARGS="-q tests/families"': _TESTS,

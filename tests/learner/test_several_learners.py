@@ -33,6 +33,7 @@ def make_inspect() -> Callable[[Any], dict[str, Any]]:
     return inspect
 
 
+@pytest.mark.smoke
 def test_gradient_does_not_depend_on_the_number_of_learners(local_ray: None, config: ProxMOConfig, tools: Any):
     """Groups of unequal size, so that the shards have unequal numbers of sequences, tokens and micro-batches."""
     config.training(kl_coef=0.1, entropy_coef=0.05, max_tokens_per_microbatch=60, num_groups=3, lr=1e-4)

@@ -187,7 +187,7 @@ WAYS = {
 }
 
 
-@pytest.fixture(scope="module", params=list(WAYS))
+@pytest.fixture(scope="module", params=[pytest.param("a script", marks=pytest.mark.smoke), *list(WAYS)[1:]])
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     words, engine, num_learners, lr = WAYS[request.param]
     folder = tmp_path_factory.mktemp("run")

@@ -138,7 +138,7 @@ def test_a_smaller_cluster_goes_on_with_fewer_learners(
     run.iterate(1)
     states = [substance(state) for state in run.states()]
     assert len(states) == 2
-    assert states[0]["num_optimizer_steps"] == 4
+    assert states[0]["num_optimizer_steps"] == 2
     assert same(states[0], states[1])
 
 

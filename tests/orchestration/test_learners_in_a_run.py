@@ -67,6 +67,7 @@ def assert_whole(algorithm: Any, result: dict[str, Any], iterations: int) -> Non
         np.testing.assert_allclose(algorithm.pool.score(PROBE, 5)[0], scores, atol=1e-4)
 
 
+@pytest.mark.smoke
 def test_a_killed_learner_costs_a_run_nothing(local_ray: None, tiny_policy: Path, tmp_path: Path):
     env = ordered_env()
     ray.tune.register_env("ordered", lambda settings: env(**settings))

@@ -89,6 +89,7 @@ def gone(pids: Any) -> bool:
     )
 
 
+@pytest.mark.smoke
 def test_two_signals_end_a_run_whose_runner_is_stopped_within_five_seconds(tmp_path: Path):
     command = Command(tmp_path, "--run-dir", "a", "--checkpoint-every", "1", "--iterations", "1000")
     command.wait_for(lambda: (tmp_path / "a" / "checkpoints" / "latest").exists())

@@ -67,6 +67,7 @@ print("goes on", run.offline)
 """
 
 
+@pytest.mark.smoke
 @pytest.mark.slow
 @pytest.mark.parametrize("answers", [False, True], ids=["nobody listens", "it never answers"])
 def test_a_run_with_a_key_and_no_wandb_goes_on_offline_and_says_how_to_send_it(answers, tmp_path):
