@@ -110,7 +110,7 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
         # fault_tolerance()
         self.env_call_timeout_s: float = 60.0
         self.request_timeout_s: float = 600.0
-        self.silence_timeout_s: float = 45.0
+        self.silence_timeout_s: float = 30.0
         self.weight_transfer_timeout_s: float = 300.0
         self.microbatch_timeout_s: float = 1800.0
         # debugging()

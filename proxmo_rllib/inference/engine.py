@@ -39,7 +39,7 @@ class EngineConfig:
     seed: int = 0  # of requests that bring no seed; the pool adds the engine's rank
     num_cpus: float = 1.0  # what Ray reserves for one engine
     num_gpus: float = 0.0  # what Ray reserves for one engine; its tensor_parallel_size with vLLM
-    silence_timeout_s: float = 45.0  # seconds without a sign of life after which it has to be replaced
+    silence_timeout_s: float = 30.0  # seconds without a sign of life after which it has to be replaced
     update_timeout_s: float = 300.0  # seconds for new weights
     threads: int = 1  # OpenMP threads of the forward pass on a CPU
     engine_kwargs: Mapping[str, Any] = field(default_factory=dict)  # passed to vLLM's AsyncEngineArgs as they are

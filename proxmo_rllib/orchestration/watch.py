@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 2.0
 _SAY_AFTER_S = 30.0
+# What is shorter is no wait, and no silence.
+_A_WHILE_S = 3 * pulse.BEAT_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +136,18 @@ class Watch:
             return
         if now - self._progress_at < self._say_at:
             return
-        waits = [f"{name} waits for {wait}" for name, beat in beats.items() for wait in beat.waits[:1]]
         silent = [
-            f"{part.name} gives no sign of life"
+            part.name
             for part in self._parts()
-            if (seen := self._seen.get(part.actor_id)) and now - seen.since > 3 * pulse.BEAT_S
+            if (seen := self._seen.get(part.actor_id)) and now - seen.since > _A_WHILE_S
         ]
-        who = "; ".join([*silent, *waits]) or "nobody waits for anybody"
+        waits = [
+            f"{name} waits for {wait}"
+            for name, beat in beats.items()
+            for wait in beat.waits[:1]
+            if wait.seconds > _A_WHILE_S and name not in silent
+        ]
+        who = "; ".join([*(f"{name} gives no sign of life" for name in silent), *waits]) or "nobody waits long"
         line = f"Nothing has got done for {now - self._progress_at:.0f} s while {phase.name}: {who}."
         self._faults.report("stall", line)
         self._say_at *= 2

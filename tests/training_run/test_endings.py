@@ -175,7 +175,8 @@ def test_a_run_that_is_lost_again_and_again_ends_as_one_that_never_was(tmp_path:
     weights = "checkpoints/iteration_000004/policy/model.safetensors"
     assert (run / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
     fourth = Command(tmp_path, *words, "lost")  # a job that is queued once too often
-    assert json.loads(fourth.end().splitlines()[-1]) == json.loads(said.splitlines()[-1])
+    ended, again = (json.loads(text.splitlines()[-1]) for text in (said, fourth.end()))
+    assert again | {"minutes": 0} == ended | {"minutes": 0}
 
 
 def test_a_moved_run_goes_on_with_another_rate_and_another_number_of_runners_and_says_so(tmp_path: Path):
