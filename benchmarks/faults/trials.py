@@ -10,6 +10,8 @@ from typing import Any
 
 from benchmarks.faults.training import Training
 
+# How the last words of a run begin that ends in words.
+_WORDS = ("proxmo train: ", "stopped at once", "ended after ", "Ray's ", "the run's own process ")
 RECOVERED = "recovered"  # went on by itself
 RESUMED = "ended in words, resumed"  # and the same command went on from the newest checkpoint
 ENDED = "ended in words"
@@ -86,7 +88,7 @@ class Trial:
 
 def words_of_an_end(code: int | None, said: list[str]) -> bool:
     """Whether a command that ended said so: a line of its own, and no traceback."""
-    spoken = any(line.startswith(("proxmo train: ", "stopped at once", "ended after ")) for line in said)
+    spoken = any(line.startswith(_WORDS) for line in said)
     return code is not None and code >= 0 and spoken and not any("Traceback" in line for line in said)
 
 

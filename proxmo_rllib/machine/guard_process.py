@@ -28,6 +28,8 @@ from typing import Any
 import psutil
 
 # Walking through a large machine's processes takes some milliseconds.
+# A process without which the run is over, and which is stopped, may be let go on for so long.
+_STOPPED_S = 30.0
 _LOOK_EVERY_S = 2.0
 _HAS_PIDFD = hasattr(os, "pidfd_open")
 # For the run's own process to leave by itself; it may be stopped, or hold Python's lock.
@@ -67,6 +69,7 @@ class Guard:
         self._came: list[int] = []
         self._own: dict[str, int] = {}
         self._vital: dict[int, psutil.Process] = {}
+        self._stopped: dict[int, float] = {}  # since when, by process id
         self._ends: list[int] = []  # can be read from as soon as one of them ends
         self._deadline: tuple[float, float, str] | None = None  # time.monotonic(), seconds, what
         self._outcome: tuple[str, int] | None = None
@@ -147,10 +150,15 @@ class Guard:
             self._end(text, self._outcome[1], last=self._outcome[0])
 
     def _dead(self) -> str | None:
-        """Which process died that the run cannot do without, in words."""
+        """Which process died that the run cannot do without, or is stopped for good, in words."""
         for name, pid in self._own.items():
             if pid not in self._vital or not _alive(self._vital[pid]):
                 return f"Ray's {name} (process {pid}) died"
+            since = self._stopped.setdefault(pid, time.monotonic())
+            if not _is_stopped(self._vital[pid]) or _is_stopped(self._run):  # somebody may have stopped all of it
+                del self._stopped[pid]
+            elif time.monotonic() - since > _STOPPED_S:
+                return f"Ray's {name} (process {pid}) was stopped (SIGSTOP) and did not go on for {_STOPPED_S:.0f} s"
         return None
 
     def _run_is_gone(self) -> None:
@@ -204,6 +212,13 @@ class Guard:
 def _write(number: int, text: str) -> None:
     with contextlib.suppress(OSError):  # a terminal that was closed
         os.write(number, text.encode())
+
+
+def _is_stopped(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() == psutil.STATUS_STOPPED)
+    except psutil.Error:
+        return False
 
 
 def _alive(process: psutil.Process) -> bool:
