@@ -11,6 +11,8 @@ import time
 import psutil
 import pytest
 
+from proxmo_rllib.machine import guard_process
+
 RUN = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
@@ -195,3 +197,25 @@ def test_a_run_goes_on_without_its_guard(start):
     assert run.poll() is None
     for pid in pids[:-1]:
         os.kill(pid, signal.SIGKILL)
+
+
+def test_a_vital_process_that_is_stopped_is_said_after_a_while_and_one_that_goes_on_is_not(monkeypatch):
+    vital = subprocess.Popen(["sleep", "1000"])
+    try:
+        guard = object.__new__(guard_process.Guard)
+        guard._run = psutil.Process()
+        guard._own, guard._vital, guard._stopped = {"gcs_server": vital.pid}, {vital.pid: psutil.Process(vital.pid)}, {}
+        vital.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, vital.pid, os.WSTOPPED | os.WNOWAIT)
+        assert guard._dead() is None
+        monkeypatch.setattr(guard_process, "_STOPPED_S", 0.0)
+        assert (
+            guard._dead() == f"Ray's gcs_server (process {vital.pid}) was stopped (SIGSTOP) and did not go on for 0 s"
+        )
+        vital.send_signal(signal.SIGCONT)
+        os.waitid(os.P_PID, vital.pid, os.WCONTINUED)
+        assert guard._dead() is None
+        assert guard._stopped == {}
+    finally:
+        vital.kill()
+        vital.wait()
