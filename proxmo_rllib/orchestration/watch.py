@@ -147,7 +147,10 @@ class Watch:
             for wait in beat.waits[:1]
             if wait.seconds > _A_WHILE_S and name not in silent
         ]
-        who = "; ".join([*(f"{name} gives no sign of life" for name in silent), *waits]) or "nobody waits long"
+        who = (
+            "; ".join([*(f"{name} gives no sign of life" for name in silent), *waits])
+            or "no process of the run waits for another; Ray itself may be stuck"
+        )
         line = f"Nothing has got done for {now - self._progress_at:.0f} s while {phase.name}: {who}."
         self._faults.report("stall", line)
         self._say_at *= 2
