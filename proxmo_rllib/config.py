@@ -108,7 +108,7 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
         self.panel_temperature = 0.4
         self.panel_repeats = 1
         # fault_tolerance()
-        self.env_call_timeout_s: float = 60.0
+        self.env_call_timeout_s: float = 45.0
         self.request_timeout_s: float = 600.0
         self.silence_timeout_s: float = 30.0
         self.weight_transfer_timeout_s: float = 300.0

@@ -79,7 +79,7 @@ class EnvPool:
             direct call cannot be given up: whoever watches this process (`pulse`) replaces it.
     """
 
-    def __init__(self, make: Callable[[], gymnasium.Env[str, str]], limit: int, call_timeout_s: float = 60.0) -> None:
+    def __init__(self, make: Callable[[], gymnasium.Env[str, str]], limit: int, call_timeout_s: float = 45.0) -> None:
         self._make = make
         self._limit = limit
         self._call_timeout_s = call_timeout_s
