@@ -12,10 +12,24 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from dataclasses import dataclass
 
 logger = logging.getLogger(__name__)
 
 KINDS = ("engine_replaced", "runner_replaced", "learner_replaced", "group_replayed", "group_dropped", "stall")
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why whoever watches a run has ended a process of it.
+
+    Attributes:
+        text: in words.
+        detail: of what it was stuck in, such as the task of an environment that did not return; else empty.
+    """
+
+    text: str
+    detail: str = ""
 
 
 class FaultLog:
@@ -29,7 +43,7 @@ class FaultLog:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter(dict.fromkeys(KINDS, 0))
-        self.causes: dict[str, str] = {}
+        self.causes: dict[str, Cause] = {}
         self._reported: Counter[str] = Counter()
 
     def report(self, kind: str, line: str, count: int = 1) -> None:

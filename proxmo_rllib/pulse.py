@@ -71,10 +71,9 @@ class Beat:
     waits: tuple[Wait, ...] = ()
     children: tuple[int, ...] = ()
 
-    def stuck(self) -> str | None:
-        """Why the process has to be replaced, in words; None while it need not be."""
-        over = next((wait for wait in self.waits if wait.seconds > wait.limit_s), None)
-        return f"it has waited for {over}" if over else None
+    def stuck(self) -> Wait | None:
+        """What the process has waited for beyond its limit, so that it has to be replaced; None if nothing."""
+        return next((wait for wait in self.waits if wait.seconds > wait.limit_s), None)
 
 
 @dataclass(slots=True)

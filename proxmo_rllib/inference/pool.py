@@ -21,7 +21,7 @@ from ray.exceptions import GetTimeoutError, RayActorError
 from ray.util.placement_group import PlacementGroup, get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from proxmo_rllib.faults import FaultLog
+from proxmo_rllib.faults import Cause, FaultLog
 from proxmo_rllib.inference.actor import InferenceActor
 from proxmo_rllib.inference.client import PoolClient
 from proxmo_rllib.inference.engine import EngineConfig, EngineDeadError, StaleEngineError
@@ -238,7 +238,7 @@ class InferencePool:
     def _replace(self, rank: int, reason: str) -> None:
         """Ends an engine and starts another in its place, which serves when it is ready (`_welcome`)."""
         handle = self._handles[rank]
-        reason = self._faults.causes.pop(handle._actor_id.hex(), reason)
+        reason = self._faults.causes.pop(handle._actor_id.hex(), Cause(reason)).text
         self.num_restarts += 1
         self._restarts_since_update += 1
         self._serving.discard(rank)

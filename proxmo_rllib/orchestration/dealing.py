@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import ray
 
 from proxmo_rllib.faults import FaultLog
-from proxmo_rllib.orchestration.runners import DIED, Broke, Runners
+from proxmo_rllib.orchestration.runners import Broke, Died, Runners
 from proxmo_rllib.types import Assignment, Episode, Group, Status
 
 # A group during which so many runners died is given up.
@@ -162,8 +162,8 @@ class _Round:
             for call in ready:
                 number, share = busy.pop(call)
                 result = runners.result(number, call)
-                if result is DIED:
-                    self._on_death(number, share)
+                if isinstance(result, Died):
+                    self._on_death(number, share, result.detail)
                 elif isinstance(result, Broke):
                     self._on_loss(share, dict.fromkeys((a.group_id for a in share), result.reason))
                 else:
@@ -195,8 +195,20 @@ class _Round:
             self._ended.append((min(self._order[group_id] for group_id in done), result))
         self._on_loss([a for a in share if a.group_id not in done], played.lost)
 
-    def _on_death(self, number: int, share: list[Assignment]) -> None:
-        """A runner died over its share: any of the groups may have killed it, so each is played alone from now on."""
+    def _on_death(self, number: int, share: list[Assignment], detail: str) -> None:
+        """A runner died over its share.
+
+        Any of the groups may have killed it, so each is played alone from now on; unless its environment was seen not
+        to return, and with which task.
+        """
+        guilty = [assignment for assignment in share if detail == f"of task {assignment.task!r}"]
+        if guilty:
+            for assignment in guilty:
+                self._drop(assignment, "its environment did not return (env_call_timeout_s)")
+            innocent = [assignment for assignment in share if assignment not in guilty]
+            self._again(innocent, f"environment runner {number} was lost")
+            self._deal(innocent)
+            return
         again = []
         for assignment in share:
             key = assignment.group_id

@@ -250,7 +250,8 @@ class Learners:
         while True:
             self._deaths += 1
             who = "A learner" if self._rank_of(error) is None else f"Learner {self._rank_of(error)}"
-            why = self._faults.causes.pop(str(getattr(error, "actor_id", "")), "") or cause_of(error)
+            seen = self._faults.causes.pop(str(getattr(error, "actor_id", "")), None)
+            why = cause_of(error) if seen is None else seen.text
             if self._deaths > _MAX_DEATHS:
                 raise LearnersDiedError(
                     f"{who} died ({why}), the {self._deaths}th death without a whole update between them. If memory is "

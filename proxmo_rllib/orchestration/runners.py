@@ -13,14 +13,13 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from proxmo_rllib.faults import FaultLog
+from proxmo_rllib.faults import Cause, FaultLog
 from proxmo_rllib.machine.actors import cause_of, process_of
 
 # Seconds for Ray to bring an environment runner back, when all of them are dead.
 RESTART_S = 120.0
 # Seconds after which one that still has its process is taken to be reachable again.
 UNREACHABLE_S = 10.0
-DIED = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +31,17 @@ class Broke:
     """
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """What a call came to over which the runner died.
+
+    Attributes:
+        detail: of the call of an environment that did not return, if that was it: "of task 'x'"; else empty.
+    """
+
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,22 +132,22 @@ class Runners:
         return self._manager._actors[number].apply.remote(guarded)
 
     def result(self, number: int, call: ray.ObjectRef) -> Any:
-        """What a call came to: its result, `Broke`, or `DIED` if the runner died over it."""
+        """What a call came to: its result, `Broke`, or `Died` if the runner died over it."""
         try:
             return ray.get(call)
         except RayError as error:
-            self._lost(number, error)
-            return DIED
+            return Died(self._lost(number, error).detail)
 
-    def _lost(self, number: int, error: RayError) -> None:
+    def _lost(self, number: int, error: RayError) -> Cause:
         """Notes that a runner died; Ray starts it again."""
         if number in self._dead:
-            return
+            return Cause("")
         handle = self._manager._actors[number]
-        cause = self._faults.causes.pop(handle._actor_id.hex(), cause_of(error))
+        cause = self._faults.causes.pop(handle._actor_id.hex(), None) or Cause(cause_of(error))
         self._dead[number] = _Death(self._pids.get(number), time.monotonic())
         self._manager.set_actor_state(number, healthy=False)
-        self._faults.report("runner_replaced", f"Environment runner {number} is replaced: {cause}.")
+        self._faults.report("runner_replaced", f"Environment runner {number} is replaced: {cause.text}.")
+        return cause
 
     def find_dead(self) -> None:
         """Notes those that died while nobody called them."""

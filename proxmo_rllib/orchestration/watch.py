@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxmo_rllib import activity, pulse
-from proxmo_rllib.faults import FaultLog
+from proxmo_rllib.faults import Cause, FaultLog
 from proxmo_rllib.inference.pool import InferencePool
 from proxmo_rllib.machine.actors import end_actor, is_alive_as
 
@@ -117,12 +117,14 @@ class Watch:
                 ended = seen is not None and seen.ended and seen.beat.pid == beat.pid
                 seen = self._seen[part.actor_id] = _Seen(beat, now, ended)
             silent_s = now - seen.since
-            reason = beat.stuck()
+            cause = None
             if silent_s > self._silence_s:
-                reason = f"it has given no sign of life for {silent_s:.0f} s"
-            if reason is not None and not seen.ended and is_alive_as(part.actor_id, beat.pid):
+                cause = Cause(f"it has given no sign of life for {silent_s:.0f} s")
+            elif (wait := beat.stuck()) is not None:
+                cause = Cause(f"it has waited for {wait}", wait.detail)
+            if cause is not None and not seen.ended and is_alive_as(part.actor_id, beat.pid):
                 seen.ended = True
-                self._faults.causes[part.actor_id] = reason
+                self._faults.causes[part.actor_id] = cause
                 end_actor(part.handle, restart=part.restarts)
         self._say_who_waits(beats, now)
 

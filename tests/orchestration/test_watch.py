@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from proxmo_rllib import activity, pulse
-from proxmo_rllib.faults import FaultLog
+from proxmo_rllib.faults import Cause, FaultLog
 from proxmo_rllib.orchestration import watch as module
 from proxmo_rllib.orchestration.watch import Part, Watch
 
@@ -64,7 +64,7 @@ def test_a_part_is_ended_once_when_it_gives_no_sign_of_life(hospital: Hospital):
     for now in (31.0, 33.0, 90.0):
         hospital.look(now)
     assert hospital.ended == ["engine 0"]
-    assert hospital.faults.causes["engine 0"] == "it has given no sign of life for 31 s"
+    assert hospital.faults.causes["engine 0"] == Cause("it has given no sign of life for 31 s")
 
 
 def test_one_that_beats_is_left_alone_whatever_it_waits_for(hospital: Hospital):
@@ -79,7 +79,9 @@ def test_one_that_waits_beyond_its_limit_is_ended_and_the_reason_kept(hospital: 
     hospital.look(0.0)
     assert hospital.ended == ["environment runner 1"]
     assert hospital.faults.causes == {
-        "environment runner 1": "it has waited for the environment's step of task 'x' for 61 s"
+        "environment runner 1": Cause(
+            "it has waited for the environment's step of task 'x' for 61 s", detail="of task 'x'"
+        )
     }
 
 
