@@ -333,7 +333,7 @@ class ProxMO(Algorithm):
         )
         try:
             results = self.evaluate_panel().as_metrics()
-            activity.begin("ending the iteration")  # what was played is not cut any more
+            activity.begin("ending the iteration", expects_progress=False)  # what was played is not cut any more
         except KeyboardInterrupt:
             if not preemption.was_cut():
                 raise

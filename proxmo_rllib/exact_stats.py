@@ -8,6 +8,7 @@ and counts from where a value is logged to the algorithm's result, and divide on
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any, Self
 
@@ -15,7 +16,7 @@ import numpy as np
 from ray.rllib.utils.metrics.stats import StatsBase
 
 
-class ExactStats(StatsBase):
+class ExactStats(StatsBase, ABC):
     """What can be added up, whoever made the parts and in whatever order.
 
     A subclass says what one logged value adds (`push`), how two parts become one (`_add`) and what comes of it.
@@ -31,12 +32,13 @@ class ExactStats(StatsBase):
         """0 if nothing was logged, or only what weighs nothing: there is nothing to report."""
         return int(self._parts != self._EMPTY)
 
+    @abstractmethod
     def value(self) -> float:
         """What the parts come to; NaN if there is nothing."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _add(self, parts: tuple[float, ...]) -> None:
-        raise NotImplementedError
+        """Adds another part to this one."""
 
     def merge(self, incoming_stats: Iterable[Any]) -> None:
         for stats in incoming_stats:

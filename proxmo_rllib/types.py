@@ -92,6 +92,26 @@ class Episode:
     score: float | None = None  # the environment's own score, where it has one
     error: str | None = None  # what broke, if status is ERROR
 
+    @classmethod
+    def broken(cls, assignment: Assignment, index: int, reason: str) -> Episode:
+        """One that could not be played: no turns, and the status ERROR.
+
+        Args:
+            assignment: the group that it is of.
+            index: its place in the group.
+            reason: what broke, in words.
+        """
+        return cls(
+            episode_id=f"{assignment.group_id}-{index}",
+            group_id=assignment.group_id,
+            task=assignment.task,
+            task_type="",
+            seed=assignment.seed,
+            turns=(),
+            status=Status.ERROR,
+            error=f"task {assignment.task!r}: {reason}",
+        )
+
     def __len__(self) -> int:
         return len(self.turns)
 

@@ -22,7 +22,7 @@ from proxmo_rllib.inference.engine import Engine
 from proxmo_rllib.rollouts.agents import RandomScript, Script
 from proxmo_rllib.rollouts.conversation import ChatFormat, Conversation
 from proxmo_rllib.rollouts.environments import make_text_env
-from proxmo_rllib.types import Assignment, Episode, Group, SamplingParams, Status, Turn
+from proxmo_rllib.types import Episode, Group, SamplingParams, Status, Turn
 
 RANDOM, EXPERT = "random", "expert"
 SCRIPTS = (EXPERT, RANDOM)
@@ -256,22 +256,9 @@ def play_panel_with_script(config: Any, panel: Panel, name: str, repeats: int) -
                     index=index,
                 )
             except Exception as error:  # noqa: BLE001 (whatever an environment raises)
-                episode = _broken(assignment, index, error)
+                episode = Episode.broken(assignment, index, f"{type(error).__name__}: {error}")
                 env = make_text_env(config, panel.env_id, dict(panel.env_kwargs))
             episodes.append(episode)
         groups.append(Group(assignment.group_id, assignment.task, tuple(episodes)))
     env.close()
     return summarise(panel, groups, seconds=time.perf_counter() - started)
-
-
-def _broken(assignment: Assignment, index: int, error: Exception) -> Episode:
-    return Episode(
-        episode_id=f"{assignment.group_id}-{index}",
-        group_id=assignment.group_id,
-        task=assignment.task,
-        task_type="",
-        seed=assignment.seed,
-        turns=(),
-        status=Status.ERROR,
-        error=f"task {assignment.task!r}: {type(error).__name__}: {error}",
-    )

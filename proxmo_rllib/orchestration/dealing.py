@@ -21,7 +21,7 @@ import ray
 
 from proxmo_rllib.faults import FaultLog
 from proxmo_rllib.orchestration.runners import Broke, Died, Runners
-from proxmo_rllib.types import Assignment, Episode, Group, Status
+from proxmo_rllib.types import Assignment, Episode, Group
 
 # A group during which so many runners died is given up.
 MAX_DEATHS = 2
@@ -74,19 +74,7 @@ class Dealt:
 
 
 def _given_up(assignment: Assignment, reason: str) -> Group:
-    episodes = (
-        Episode(
-            episode_id=f"{assignment.group_id}-{index}",
-            group_id=assignment.group_id,
-            task=assignment.task,
-            task_type="",
-            seed=assignment.seed,
-            turns=(),
-            status=Status.ERROR,
-            error=f"task {assignment.task!r}: {reason}",
-        )
-        for index in range(assignment.size)
-    )
+    episodes = (Episode.broken(assignment, index, reason) for index in range(assignment.size))
     return Group(assignment.group_id, assignment.task, tuple(episodes))
 
 
