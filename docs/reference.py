@@ -16,6 +16,7 @@ from typing import Any
 from proxmo_rllib import ProxMOConfig
 from proxmo_rllib.config_checks import RULES, UNREAD
 from proxmo_rllib.imitation import BehaviourCloningConfig
+from proxmo_rllib.setters import settings_of
 from proxmo_rllib.training_run import folder
 
 PAGE = Path(__file__).with_name("reference.md")
@@ -169,7 +170,7 @@ def settings_table(config: Any, method: str) -> str:
     function = getattr(type(config), method)
     docs = argument_docs(function)
     rows = []
-    for key in function.__kwdefaults__:
+    for key in settings_of(function):
         rule = RULES[key].says if key in RULES else ""
         words = docs[key]
         rows.append((f"`{key}`", f"`{getattr(config, key)!r}`", rule, words[0].upper() + words[1:]))

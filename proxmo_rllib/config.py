@@ -6,9 +6,10 @@ import difflib
 from abc import ABCMeta
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.learner.learner import Learner
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.annotations import override
@@ -17,6 +18,8 @@ from env_wrappers.panels import Panel, find_panel
 from proxmo_rllib import quiet
 from proxmo_rllib.advantages import ESTIMATORS, Estimator, default_options, validate_options
 from proxmo_rllib.config_checks import MAX_KL_TO_ENGINE, UNREAD, broken_rules, unread_settings
+from proxmo_rllib.rollouts.chat_template import TODAY
+from proxmo_rllib.setters import default_settings, setter
 
 # Settings of an environment that say where its data lies or how it is played, not what is played.
 _DATA_KEYS = ("games", "catalogue", "folder", "engine")
@@ -50,72 +53,11 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
     def __init__(self, algo_class: type | None = None) -> None:
         from proxmo_rllib.algorithm import ProxMO
         from proxmo_rllib.rollouts import TextEnvRunner
-        from proxmo_rllib.rollouts.chat_template import TODAY
 
         quiet.hide_known_noise()  # a script's first step, before RLlib or an engine can say anything
         super().__init__(algo_class=algo_class or ProxMO)
-        # policy()
-        self.pretrained: str | Path | None = None
-        self.dtype = "float32"
-        self.gradient_checkpointing = False
-        self.system_message: str | None = None
-        self.chat_template_kwargs: dict[str, Any] = {}
-        self.chat_template_date = TODAY
-        # inference()
-        self.engine = "vllm"
-        self.num_engines = 1
-        self.num_cpus_per_engine: float = 0.5
-        self.num_gpus_per_engine: float = 0
-        self.max_model_len = 1024
-        self.max_num_seqs = 64
-        self.max_response_tokens = 16
-        self.temperature = 1.0
-        self.engine_kwargs: dict[str, Any] = {}
-        self.engine_startup_timeout_s: float = 600.0
-        self.weight_check_tolerance: float | None = None
-        self.max_kl_to_engine: float | None = None
-        # prompting()
-        self.context = "append"
-        self.template = "bare"
-        self.response_style = "bare"
-        self.history: int | None = None
-        self.show_admissible = False
-        self.invalid_action_penalty = 0.0
-        # env_runners()
-        self.split = "train"
-        self.max_turns = 30
-        self.max_concurrent_episodes = 128
-        # training()
-        self.advantage_estimator: str | Estimator = "proxmo"
-        self.group_size = 8
-        self.num_groups = 16
-        self.psc_alpha = 4.0
-        self.psc_beta = 0.1
-        self.psa_temperature = 0.1
-        self.step_weight = 1.0
-        self.estimator_options: dict[str, Any] = {}
-        self.num_minibatches = 1
-        self.max_tokens_per_microbatch: int | None = None
-        self.loss_weighting = "token"
-        self.clip_low = 0.2
-        self.clip_high = 0.2
-        self.old_logprobs = "engine"
-        self.kl_coef = 0.0
-        self.entropy_coef = 0.0
-        self.weight_decay = 0.0
-        # evaluation()
-        self.panel: Panel | None = None  # or, before `validate`, the name of one
-        self.panel_temperature = 0.4
-        self.panel_repeats = 1
-        # fault_tolerance()
-        self.env_call_timeout_s: float = 45.0
-        self.request_timeout_s: float = 600.0
-        self.silence_timeout_s: float = 30.0
-        self.weight_transfer_timeout_s: float = 300.0
-        self.microbatch_timeout_s: float = 1800.0
-        # debugging()
-        self.record_groups = 2
-        self.run_folder: str | None = None
+        for key, default in default_settings(type(self)).items():
+            setattr(self, key, default)
 
         # RLlib's own, with our defaults.
         self.env_runner_cls = TextEnvRunner
@@ -141,15 +83,16 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
             raise AttributeError(self._unknown(key, value))
         super().__setattr__(key, value)
 
+    @setter
     def policy(
         self,
         *,
-        pretrained: str | Path | None = NotProvided,
-        dtype: str = NotProvided,
-        gradient_checkpointing: bool = NotProvided,
-        system_message: str | None = NotProvided,
-        chat_template_kwargs: Mapping[str, Any] = NotProvided,
-        chat_template_date: str = NotProvided,
+        pretrained: str | Path | None = None,
+        dtype: str = "float32",
+        gradient_checkpointing: bool = False,
+        system_message: str | None = None,
+        chat_template_kwargs: Mapping[str, Any] = MappingProxyType({}),
+        chat_template_date: str = TODAY,
     ) -> Self:
         """Sets the agent's language model.
 
@@ -165,30 +108,24 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
             chat_template_date: the day that a template which prints today's date prints, YYYY-MM-DD. It is never the
                 clock's: prompts would change at midnight, and a run that is resumed would see others.
         """
-        return self._set(
-            pretrained=pretrained,
-            dtype=dtype,
-            gradient_checkpointing=gradient_checkpointing,
-            system_message=system_message,
-            chat_template_kwargs=chat_template_kwargs,
-            chat_template_date=chat_template_date,
-        )
+        return self
 
+    @setter
     def inference(
         self,
         *,
-        engine: str = NotProvided,
-        num_engines: int = NotProvided,
-        num_cpus_per_engine: float = NotProvided,
-        num_gpus_per_engine: float = NotProvided,
-        max_model_len: int = NotProvided,
-        max_num_seqs: int = NotProvided,
-        max_response_tokens: int = NotProvided,
-        temperature: float = NotProvided,
-        engine_kwargs: Mapping[str, Any] = NotProvided,
-        engine_startup_timeout_s: float = NotProvided,
-        weight_check_tolerance: float | None = NotProvided,
-        max_kl_to_engine: float | None = NotProvided,
+        engine: str = "vllm",
+        num_engines: int = 1,
+        num_cpus_per_engine: float = 0.5,
+        num_gpus_per_engine: float = 0,
+        max_model_len: int = 1024,
+        max_num_seqs: int = 64,
+        max_response_tokens: int = 16,
+        temperature: float = 1.0,
+        engine_kwargs: Mapping[str, Any] = MappingProxyType({}),
+        engine_startup_timeout_s: float = 600.0,
+        weight_check_tolerance: float | None = None,
+        max_kl_to_engine: float | None = None,
     ) -> Self:
         """Sets the inference engines.
 
@@ -211,30 +148,18 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
                 optimizer step, when they hold the same weights; a larger one ends the run. None: 1e-5 for float32,
                 0.05 for bfloat16.
         """
-        return self._set(
-            engine=engine,
-            num_engines=num_engines,
-            num_cpus_per_engine=num_cpus_per_engine,
-            num_gpus_per_engine=num_gpus_per_engine,
-            max_model_len=max_model_len,
-            max_num_seqs=max_num_seqs,
-            max_response_tokens=max_response_tokens,
-            temperature=temperature,
-            engine_kwargs=engine_kwargs,
-            engine_startup_timeout_s=engine_startup_timeout_s,
-            weight_check_tolerance=weight_check_tolerance,
-            max_kl_to_engine=max_kl_to_engine,
-        )
+        return self
 
+    @setter
     def prompting(
         self,
         *,
-        context: str = NotProvided,
-        template: str = NotProvided,
-        response_style: str = NotProvided,
-        history: int | None = NotProvided,
-        show_admissible: bool = NotProvided,
-        invalid_action_penalty: float = NotProvided,
+        context: str = "append",
+        template: str = "bare",
+        response_style: str = "bare",
+        history: int | None = None,
+        show_admissible: bool = False,
+        invalid_action_penalty: float = 0.0,
     ) -> Self:
         """Sets how observations become prompts and responses become actions.
 
@@ -248,22 +173,16 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
             invalid_action_penalty: subtracted from the reward of a turn whose action is invalid, unit of reward. It
                 never touches the success rate.
         """
-        return self._set(
-            context=context,
-            template=template,
-            response_style=response_style,
-            history=history,
-            show_admissible=show_admissible,
-            invalid_action_penalty=invalid_action_penalty,
-        )
+        return self
 
     @override(AlgorithmConfig)
+    @setter
     def env_runners(
         self,
         *,
-        split: str = NotProvided,
-        max_turns: int = NotProvided,
-        max_concurrent_episodes: int = NotProvided,
+        split: str = "train",
+        max_turns: int = 30,
+        max_concurrent_episodes: int = 128,
         **kwargs: Any,
     ) -> Self:
         """Sets the rollouts.
@@ -277,29 +196,30 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
                 (`fault_tolerance`).
         """
         super().env_runners(**kwargs)
-        return self._set(split=split, max_turns=max_turns, max_concurrent_episodes=max_concurrent_episodes)
+        return self
 
     @override(AlgorithmConfig)
+    @setter
     def training(
         self,
         *,
-        advantage_estimator: str | Estimator = NotProvided,
-        group_size: int = NotProvided,
-        num_groups: int = NotProvided,
-        psc_alpha: float = NotProvided,
-        psc_beta: float = NotProvided,
-        psa_temperature: float = NotProvided,
-        step_weight: float = NotProvided,
-        estimator_options: Mapping[str, Any] = NotProvided,
-        num_minibatches: int = NotProvided,
-        max_tokens_per_microbatch: int | None = NotProvided,
-        loss_weighting: str = NotProvided,
-        clip_low: float = NotProvided,
-        clip_high: float = NotProvided,
-        old_logprobs: str = NotProvided,
-        kl_coef: float = NotProvided,
-        entropy_coef: float = NotProvided,
-        weight_decay: float = NotProvided,
+        advantage_estimator: str | Estimator = "proxmo",
+        group_size: int = 8,
+        num_groups: int = 16,
+        psc_alpha: float = 4.0,
+        psc_beta: float = 0.1,
+        psa_temperature: float = 0.1,
+        step_weight: float = 1.0,
+        estimator_options: Mapping[str, Any] = MappingProxyType({}),
+        num_minibatches: int = 1,
+        max_tokens_per_microbatch: int | None = None,
+        loss_weighting: str = "token",
+        clip_low: float = 0.2,
+        clip_high: float = 0.2,
+        old_logprobs: str = "engine",
+        kl_coef: float = 0.0,
+        entropy_coef: float = 0.0,
+        weight_decay: float = 0.0,
         **kwargs: Any,
     ) -> Self:
         """Sets the method and its optimisation.
@@ -332,33 +252,16 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
             **kwargs: RLlib's own (`lr`, `gamma`, `grad_clip`, `num_epochs`, ...).
         """
         super().training(**kwargs)
-        return self._set(
-            advantage_estimator=advantage_estimator,
-            group_size=group_size,
-            num_groups=num_groups,
-            psc_alpha=psc_alpha,
-            psc_beta=psc_beta,
-            psa_temperature=psa_temperature,
-            step_weight=step_weight,
-            estimator_options=estimator_options,
-            num_minibatches=num_minibatches,
-            max_tokens_per_microbatch=max_tokens_per_microbatch,
-            loss_weighting=loss_weighting,
-            clip_low=clip_low,
-            clip_high=clip_high,
-            old_logprobs=old_logprobs,
-            kl_coef=kl_coef,
-            entropy_coef=entropy_coef,
-            weight_decay=weight_decay,
-        )
+        return self
 
     @override(AlgorithmConfig)
+    @setter
     def evaluation(
         self,
         *,
-        panel: Panel | str | None = NotProvided,
-        panel_temperature: float = NotProvided,
-        panel_repeats: int = NotProvided,
+        panel: Panel | str | None = None,
+        panel_temperature: float = 0.4,
+        panel_repeats: int = 1,
         **kwargs: Any,
     ) -> Self:
         """Sets the evaluation on a fixed panel of tasks.
@@ -371,17 +274,18 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
             **kwargs: RLlib's own (`evaluation_interval`, in iterations).
         """
         super().evaluation(**kwargs)
-        return self._set(panel=panel, panel_temperature=panel_temperature, panel_repeats=panel_repeats)
+        return self
 
     @override(AlgorithmConfig)
+    @setter
     def fault_tolerance(
         self,
         *,
-        env_call_timeout_s: float = NotProvided,
-        request_timeout_s: float = NotProvided,
-        silence_timeout_s: float = NotProvided,
-        weight_transfer_timeout_s: float = NotProvided,
-        microbatch_timeout_s: float = NotProvided,
+        env_call_timeout_s: float = 45.0,
+        request_timeout_s: float = 600.0,
+        silence_timeout_s: float = 30.0,
+        weight_transfer_timeout_s: float = 300.0,
+        microbatch_timeout_s: float = 1800.0,
         **kwargs: Any,
     ) -> Self:
         """Sets the deadlines after which what is stuck is given up or replaced; all in seconds.
@@ -399,18 +303,11 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
             **kwargs: RLlib's own.
         """
         super().fault_tolerance(**kwargs)
-        return self._set(
-            env_call_timeout_s=env_call_timeout_s,
-            request_timeout_s=request_timeout_s,
-            silence_timeout_s=silence_timeout_s,
-            weight_transfer_timeout_s=weight_transfer_timeout_s,
-            microbatch_timeout_s=microbatch_timeout_s,
-        )
+        return self
 
     @override(AlgorithmConfig)
-    def debugging(
-        self, *, record_groups: int = NotProvided, run_folder: str | None = NotProvided, **kwargs: Any
-    ) -> Self:
+    @setter
+    def debugging(self, *, record_groups: int = 2, run_folder: str | None = None, **kwargs: Any) -> Self:
         """Sets what is kept to look at.
 
         Args:
@@ -420,12 +317,6 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
             **kwargs: RLlib's own (`seed`, `log_level`, ...).
         """
         super().debugging(**kwargs)
-        return self._set(record_groups=record_groups, run_folder=run_folder)
-
-    def _set(self, **settings: Any) -> Self:
-        for key, value in settings.items():
-            if value is not NotProvided:
-                setattr(self, key, dict(value) if isinstance(value, Mapping) else value)
         return self
 
     @override(AlgorithmConfig)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 from ray.rllib.algorithms.algorithm import Algorithm
-from ray.rllib.algorithms.algorithm_config import NotProvided
 from ray.rllib.core.learner.learner import Learner
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import ENV_RUNNER_SAMPLING_TIMER, LEARNER_UPDATE_TIMER, TIMERS
@@ -15,6 +14,7 @@ from proxmo_rllib.algorithm import ProxMO
 from proxmo_rllib.config import ProxMOConfig
 from proxmo_rllib.evaluation.panels import PanelResult
 from proxmo_rllib.rollouts.agents import ScriptFactory
+from proxmo_rllib.setters import setter
 
 
 class BehaviourCloningConfig(ProxMOConfig):
@@ -22,23 +22,20 @@ class BehaviourCloningConfig(ProxMOConfig):
 
     def __init__(self, algo_class: type | None = None) -> None:
         super().__init__(algo_class=algo_class or BehaviourCloning)
-        self.scripts: Sequence[tuple[int, ScriptFactory]] = ()
-        self.observation_weight = 0.4
-        self.observation_share = 1.0
-        self.learn_empty_thoughts = False
         self.group_size = 1
         self.num_groups = 512
         self.num_minibatches = 16
         self.lr = 2e-3
         self._known_keys = frozenset(vars(self)) | {"_known_keys"}
 
+    @setter
     def imitation(
         self,
         *,
-        scripts: Sequence[tuple[int, ScriptFactory]] = NotProvided,
-        observation_weight: float = NotProvided,
-        observation_share: float = NotProvided,
-        learn_empty_thoughts: bool = NotProvided,
+        scripts: Sequence[tuple[int, ScriptFactory]] = (),
+        observation_weight: float = 0.4,
+        observation_share: float = 1.0,
+        learn_empty_thoughts: bool = False,
     ) -> Self:
         """Sets what is imitated.
 
@@ -53,12 +50,7 @@ class BehaviourCloningConfig(ProxMOConfig):
                 can think would unlearn it; one made from nothing has to learn the tags somewhere. A script that says
                 what it thinks (its attribute `thought`) is always copied.
         """
-        return self._set(
-            scripts=scripts,
-            observation_weight=observation_weight,
-            observation_share=observation_share,
-            learn_empty_thoughts=learn_empty_thoughts,
-        )
+        return self
 
     def script_at(self, iteration: int) -> ScriptFactory:
         """Who plays at an iteration, counted from 0."""
