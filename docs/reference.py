@@ -20,7 +20,17 @@ from proxmo_rllib.setters import settings_of
 from proxmo_rllib.training_run import folder
 
 PAGE = Path(__file__).with_name("reference.md")
-METHODS = ("policy", "inference", "prompting", "env_runners", "training", "evaluation", "fault_tolerance", "debugging")
+METHODS = (
+    "policy",
+    "inference",
+    "prompting",
+    "env_runners",
+    "training",
+    "learners",
+    "evaluation",
+    "fault_tolerance",
+    "debugging",
+)
 
 #: Settings of RLlib's that matter here: method, and what they do.
 RLLIBS: dict[str, tuple[str, str]] = {

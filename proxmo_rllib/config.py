@@ -18,6 +18,7 @@ from env_wrappers.panels import Panel, find_panel
 from proxmo_rllib import quiet
 from proxmo_rllib.advantages import ESTIMATORS, Estimator, default_options, validate_options
 from proxmo_rllib.config_checks import MAX_KL_TO_ENGINE, UNREAD, broken_rules, unread_settings
+from proxmo_rllib.config_records import LearningRate, LoRA, Sharding, read_record
 from proxmo_rllib.rollouts.chat_template import TODAY
 from proxmo_rllib.setters import default_settings, setter
 
@@ -90,6 +91,7 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
         pretrained: str | Path | None = None,
         dtype: str = "float32",
         gradient_checkpointing: bool = False,
+        lora: Mapping[str, Any] | None = None,
         system_message: str | None = None,
         chat_template_kwargs: Mapping[str, Any] = MappingProxyType({}),
         chat_template_date: str = TODAY,
@@ -102,6 +104,8 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
             dtype: "float32" or "bfloat16", of the engine's weights and of the learner's arithmetic. The learner's own
                 weights and optimizer state are always float32: steps of 1e-6 vanish in bfloat16.
             gradient_checkpointing: recomputes activations in the backward pass: a third more compute, far less memory.
+            lora: trains low-rank adapters beside frozen weights, such as `{"rank": 16, "alpha": 32, "target_modules":
+                "all-linear"}`; see `config_records.LoRA`. None trains all weights.
             system_message: opens every conversation, if given.
             chat_template_kwargs: variables of the model's chat template, such as `{"enable_thinking": False}` of
                 Qwen3's. What the template does not read is an error.
@@ -220,6 +224,7 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
         kl_coef: float = 0.0,
         entropy_coef: float = 0.0,
         weight_decay: float = 0.0,
+        lr_schedule: str | Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> Self:
         """Sets the method and its optimisation.
@@ -249,9 +254,25 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
             kl_coef: weight of the k3 estimate of the KL divergence to the initial policy; 0 loads no reference model.
             entropy_coef: weight of the entropy bonus.
             weight_decay: of AdamW.
+            lr_schedule: how `lr` changes over optimizer steps: "constant", or `{"decay": "cosine", "warmup_steps": 10,
+                "total_steps": 500}`; see `config_records.LearningRate`.
             **kwargs: RLlib's own (`lr`, `gamma`, `grad_clip`, `num_epochs`, ...).
         """
         super().training(**kwargs)
+        return self
+
+    @override(AlgorithmConfig)
+    @setter
+    def learners(self, *, sharding: str | Mapping[str, Any] | None = None, **kwargs: Any) -> Self:
+        """Sets the learners.
+
+        Args:
+            sharding: "fsdp2" divides weights, gradients and optimizer state among the learners, or a dictionary with
+                more, such as `{"strategy": "fsdp2", "cpu_offload": True}`; see `config_records.Sharding`. None: each
+                learner has all of them.
+            **kwargs: RLlib's own (`num_learners`, `num_gpus_per_learner`, ...).
+        """
+        super().learners(**kwargs)
         return self
 
     @override(AlgorithmConfig)
@@ -467,3 +488,18 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
     def kl_to_engine_bound(self) -> float:
         """Largest KL divergence, in nats a token, between engine and learner at the first on-policy step."""
         return MAX_KL_TO_ENGINE[self.dtype] if self.max_kl_to_engine is None else self.max_kl_to_engine
+
+    @property
+    def lora_record(self) -> LoRA | None:
+        """The adapters that are trained, if any."""
+        return read_record(LoRA, "lora", self.lora)
+
+    @property
+    def sharding_record(self) -> Sharding | None:
+        """How the learners divide the model, if they do."""
+        return read_record(Sharding, "sharding", self.sharding)
+
+    @property
+    def lr_schedule_record(self) -> LearningRate | None:
+        """How the learning rate changes over optimizer steps, if it does."""
+        return read_record(LearningRate, "lr_schedule", self.lr_schedule)

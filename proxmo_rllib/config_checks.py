@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import date
 from numbers import Integral, Real
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 from env_wrappers.panels import Panel
 from env_wrappers.prompting import TEMPLATES, Template
 from env_wrappers.prompting.parsing import STYLES
+from proxmo_rllib.config_records import RECORDS, read_record
 
 ENGINES = ("vllm", "transformers")
 DTYPES = ("float32", "bfloat16")
@@ -85,6 +86,15 @@ def _is_day(value: Any) -> bool:
         return False
 
 
+def _record(key: str) -> Rule:
+    def allows(value: Any) -> bool:
+        read_record(RECORDS[key], key, value)
+        return True
+
+    names = ", ".join(field.name for field in fields(RECORDS[key]))
+    return Rule(allows, f"None or a dictionary with entries among {names}")
+
+
 _FLAG = _instance("True or False", bool)
 _TEXT = _instance("a text", str)
 
@@ -94,6 +104,7 @@ RULES: Mapping[str, Rule] = {
     "pretrained": _or_none(_instance("a folder, a hub name or asset:NAME", str, Path)),
     "dtype": _one_of(*DTYPES),
     "gradient_checkpointing": _FLAG,
+    "lora": _record("lora"),
     "system_message": _or_none(_TEXT),
     "chat_template_kwargs": Rule(
         lambda value: isinstance(value, dict) and not set(value) & set(NO_TEMPLATE_VARIABLES),
@@ -151,9 +162,12 @@ RULES: Mapping[str, Rule] = {
     "kl_coef": _number(0),
     "entropy_coef": _number(0),
     "weight_decay": _number(0),
+    "lr_schedule": _record("lr_schedule"),
     "gamma": _number(0, 1),
     "grad_clip": _or_none(_positive()),
     "num_epochs": _whole(1),
+    # learners()
+    "sharding": _record("sharding"),
     # evaluation()
     "panel": _or_none(_instance("an env_wrappers.panels.Panel, as panel_from_split() makes one", Panel)),
     "panel_temperature": _number(0),
@@ -200,8 +214,17 @@ UNREAD: Mapping[str, str] = {
 def broken_rules(settings: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with the values of settings, one sentence each."""
     for key, rule in RULES.items():
-        if not _allows(rule, settings[key]):
+        if key in RECORDS:
+            yield from _record_problem(key, settings[key])
+        elif not _allows(rule, settings[key]):
             yield f"{key}={settings[key]!r}: it is {rule.says}."
+
+
+def _record_problem(key: str, value: Any) -> Iterator[str]:
+    try:
+        read_record(RECORDS[key], key, value)
+    except ValueError as error:
+        yield str(error)
 
 
 def _allows(rule: Rule, value: Any) -> bool:

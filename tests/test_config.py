@@ -17,6 +17,7 @@ import proxmo_rllib
 from env_wrappers.panels import Panel
 from proxmo_rllib import ProxMOConfig
 from proxmo_rllib.config_checks import RULES
+from proxmo_rllib.setters import default_settings
 
 PACKAGE = Path(proxmo_rllib.__file__).parent
 PANEL = Panel("test", 1, "env_wrappers/ALFWorld-v0", {}, ("a",))
@@ -54,19 +55,7 @@ def test_every_setting_is_read():
 
 def test_every_setting_is_checked_and_can_be_set_by_a_method():
     assert own_keys() - RULES.keys() == set()
-    arguments = set()
-    for method in (
-        "policy",
-        "inference",
-        "prompting",
-        "env_runners",
-        "training",
-        "evaluation",
-        "fault_tolerance",
-        "debugging",
-    ):
-        arguments |= set(getattr(ProxMOConfig, method).__kwdefaults__)
-    assert own_keys() == arguments
+    assert own_keys() == default_settings(ProxMOConfig).keys()
 
 
 @pytest.mark.parametrize(

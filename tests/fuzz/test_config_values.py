@@ -16,7 +16,17 @@ from proxmo_rllib.cli.settings import split_settings
 from proxmo_rllib.config_checks import RULES
 from tests.fuzz.inputs import JSON, NUMBERS, WORDS, fuzz, outcome
 
-METHODS = ("policy", "inference", "prompting", "training", "evaluation", "env_runners", "fault_tolerance", "debugging")
+METHODS = (
+    "policy",
+    "inference",
+    "prompting",
+    "training",
+    "learners",
+    "evaluation",
+    "env_runners",
+    "fault_tolerance",
+    "debugging",
+)
 SETTERS = {
     key: method
     for method in METHODS
