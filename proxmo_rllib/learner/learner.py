@@ -29,7 +29,7 @@ from proxmo_rllib.learner.loopback_store import listen_where_told
 from proxmo_rllib.learner.losses import TokenLoss, clipped_surrogate
 from proxmo_rllib.learner.microbatch_size import choose_tokens_per_microbatch
 from proxmo_rllib.learner.module import CausalLMModule
-from proxmo_rllib.learner.token_batches import TokenBatches, split_by_token_budget, take_rows
+from proxmo_rllib.learner.token_batches import TokenBatches, take_rows
 from proxmo_rllib.metrics_logger import LoggedMetrics
 
 logger = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ class ProxMOLearner(TorchLearner):
         for name, wanted in ((columns.OLD_LOGPROBS, recompute), (columns.REFERENCE_LOGPROBS, reference)):
             if wanted:
                 batch[name] = torch.zeros_like(batch[columns.BEHAVIOUR_LOGPROBS])
-        for rows in split_by_token_budget(batch[columns.LENGTHS], self._tokens_per_microbatch):
+        for rows in self.policy.split(batch, self._tokens_per_microbatch):
             # A boolean mask is read row by row in ascending order, and so the module's output must come.
             rows = rows.sort().values
             part = take_rows(batch, rows)
@@ -138,7 +138,7 @@ class ProxMOLearner(TorchLearner):
             optimizer.zero_grad(set_to_none=True)
         rows = dict(batch[DEFAULT_MODULE_ID])
         weight = self._reduce(float(rows[columns.LOSS_WEIGHTS][:, 1:].sum()), "SUM")
-        micro_batches = split_by_token_budget(rows[columns.LENGTHS], self._tokens_per_microbatch)
+        micro_batches = self.policy.split(rows, self._tokens_per_microbatch)
         # DistributedDataParallel averages the gradients of the learners, so that the sum needs their number again.
         scale = self._num_learners() / weight
         total = 0.0

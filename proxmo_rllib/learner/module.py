@@ -12,6 +12,9 @@ from torch.utils.checkpoint import checkpoint
 
 from proxmo_rllib.learner import columns
 from proxmo_rllib.learner.own_forward import OwnForward
+from proxmo_rllib.learner.packed_attention import Layout, use_packed_attention, without_masks
+from proxmo_rllib.learner.packing import pack, split_for_packing
+from proxmo_rllib.learner.token_batches import split_by_token_budget
 from proxmo_rllib.policies.checkpoint_names import checkpoint_tensors
 from proxmo_rllib.policies.loading import load_causal_lm
 
@@ -33,6 +36,7 @@ class CausalLMModule(TorchRLModule):
         self.lm = load_causal_lm(settings["pretrained"])
         _remove_noise(self.lm)
         self._policy = OwnForward(self.lm)
+        self._packs = use_packed_attention(self.lm) is None
         if settings["gradient_checkpointing"]:
             self.lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             # Without noise, training mode means nothing else; outside of it transformers checkpoints nothing.
@@ -42,6 +46,7 @@ class CausalLMModule(TorchRLModule):
         if settings["with_reference"]:
             self.reference = load_causal_lm(settings["pretrained"]).requires_grad_(False).eval()
             self._frozen = OwnForward(self.reference)
+            use_packed_attention(self.reference)
 
     @override(TorchRLModule)
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, torch.Tensor]:
@@ -73,7 +78,8 @@ class CausalLMModule(TorchRLModule):
         ids = torch.tensor([token_ids], device=next(self.lm.parameters()).device)
         mask = torch.zeros_like(ids, dtype=torch.bool)
         mask[:, num_context:] = True
-        batch = {columns.TOKEN_IDS: ids, columns.LOSS_MASK: mask}
+        lengths = torch.tensor([len(token_ids)], device=ids.device)
+        batch = {columns.TOKEN_IDS: ids, columns.LENGTHS: lengths, columns.LOSS_MASK: mask}
         dtype = None if exact else self._autocast_dtype
         return self._logprobs(self._policy, batch, 1.0, dtype)[0].cpu()
 
@@ -86,16 +92,48 @@ class CausalLMModule(TorchRLModule):
         """Logits that are in memory at once when so many tokens count."""
         return min(tokens * self._policy.vocab_size, _MAX_LOGITS)
 
+    def split(self, batch: dict[str, torch.Tensor], max_tokens: int) -> list[torch.Tensor]:
+        """Rows of each micro-batch, int64; each row in exactly one.
+
+        Args:
+            batch: columns.
+            max_tokens: of a micro-batch, counted as they are computed: packed, or with their padding. A single longer
+                row gets one of its own.
+        """
+        lengths = batch[columns.LENGTHS]
+        if self._packs:
+            return split_for_packing(batch[columns.TOKEN_IDS], lengths, max_tokens)
+        return split_by_token_budget(lengths, max_tokens)
+
     def _logprobs(
         self, model: OwnForward, batch: dict[str, Any], temperature: float, autocast: torch.dtype | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         token_ids = batch[columns.TOKEN_IDS]
-        # Token t is predicted by the hidden state at t - 1. Sequences are padded on the right, so that under the causal
-        # mask no real token sees padding, and no attention mask is needed.
+        # Token t is predicted by the hidden state at t - 1.
         chosen = batch[columns.LOSS_MASK][:, 1:]
+        compute = self._packed_hidden if self._packs else self._padded_hidden
         with _autocast(token_ids.device, autocast):
-            hidden = model.hidden(token_ids)[:, :-1][chosen]
+            hidden = compute(model, token_ids, batch[columns.LENGTHS], chosen)
             return _in_parts(model, hidden, token_ids[:, 1:][chosen], temperature)
+
+    def _padded_hidden(
+        self, model: OwnForward, token_ids: torch.Tensor, lengths: torch.Tensor, chosen: torch.Tensor
+    ) -> torch.Tensor:
+        # Rows are padded on the right, so that under the causal mask no real token sees padding, and no attention mask
+        # is needed.
+        return model.hidden(token_ids)[:, :-1][chosen]
+
+    def _packed_hidden(
+        self, model: OwnForward, token_ids: torch.Tensor, lengths: torch.Tensor, chosen: torch.Tensor
+    ) -> torch.Tensor:
+        device = token_ids.device
+        packed = pack(token_ids.cpu().numpy(), lengths.cpu().numpy())
+        rows, before = chosen.cpu().numpy().nonzero()
+        predictors = packed.places[packed.row_starts[rows] + before]
+        ids, positions = (torch.from_numpy(array)[None].to(device) for array in (packed.token_ids, packed.positions))
+        with without_masks():
+            hidden = model.hidden(ids, position_ids=positions, packed=Layout(packed, device))
+        return hidden[0, torch.from_numpy(predictors).to(device)]
 
     def exported_weights(self) -> dict[str, torch.Tensor]:
         """The policy's tensors under their checkpoint's names, tied ones once, in the engines' dtype."""

@@ -40,11 +40,12 @@ class OwnForward:
         self._trunk, self._output_type = self._find_trunk()
         self._compare()
 
-    def hidden(self, token_ids: torch.Tensor) -> torch.Tensor:
+    def hidden(self, token_ids: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """What the trunk makes of token ids.
 
         Args:
             token_ids: int64 [sequences, tokens], padded on the right.
+            **kwargs: more for the model's forward.
 
         Returns:
             [sequences, tokens, width]
@@ -58,7 +59,7 @@ class OwnForward:
 
         handle = self._trunk.register_forward_hook(catch)
         try:
-            self.lm(input_ids=token_ids, use_cache=False)
+            self.lm(input_ids=token_ids, use_cache=False, **kwargs)
         finally:
             handle.remove()
         return caught[0]

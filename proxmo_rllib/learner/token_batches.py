@@ -14,6 +14,9 @@ from proxmo_rllib.learner import columns
 from proxmo_rllib.learner.advantages_connector import TURN_ADVANTAGES
 from proxmo_rllib.types import Episode
 
+# Of a micro-batch's longest row, what each of the others has at least.
+_LEAST_FILLED = 0.7
+
 
 class TokenBatches(ConnectorV2):
     """Lays every episode out as the fewest token sequences, with loss on the sampled tokens only.
@@ -86,7 +89,7 @@ def pad_sequences(
 
 
 def split_by_token_budget(lengths: torch.Tensor, max_tokens: int) -> list[torch.Tensor]:
-    """Rows of each micro-batch: similar lengths together, padded tokens within the budget.
+    """Rows of each micro-batch: similar lengths together, padded tokens within the budget, none more padding than row.
 
     Args:
         lengths: int64 [sequences].
@@ -100,7 +103,9 @@ def split_by_token_budget(lengths: torch.Tensor, max_tokens: int) -> list[torch.
     start = 0
     while start < len(order):
         # Sorted downwards, so the first row of a micro-batch is its longest.
-        rows = max(1, max_tokens // int(lengths[order[start]]))
+        longest = int(lengths[order[start]])
+        rows = max(1, max_tokens // longest)
+        rows = max(1, int((lengths[order[start : start + rows]] >= _LEAST_FILLED * longest).sum()))
         parts.append(order[start : start + rows])
         start += rows
     return parts

@@ -94,7 +94,7 @@ def test_a_run_ends_before_its_first_step_if_the_engine_had_another_distribution
     """The episodes are made up, so no policy sampled them."""
     learner = tools.build(config.inference(max_kl_to_engine=None))
     before = tools.weights(learner)
-    with pytest.raises(EngineMismatchError, match=r"engine \(vllm, float32\) and learner \(LlamaForCausalLM, sdpa"):
+    with pytest.raises(EngineMismatchError, match=r"engine \(vllm, float32\) and learner \(LlamaForCausalLM, packed"):
         tools.update(learner, tools.groups(2, 3))
     for name, tensor in tools.weights(learner).items():
         assert torch.equal(tensor, before[name])
