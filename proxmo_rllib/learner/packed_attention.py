@@ -30,7 +30,16 @@ PACKED = "packed"
 _BLOCK = 256
 # Keyword arguments that attention may get and that change nothing here.
 _WITHOUT_EFFECT = frozenset(
-    {"dropout", "is_causal", "position_ids", "cache_position", "use_cache", "output_attentions", "past_key_values"}
+    {
+        "dropout",
+        "is_causal",
+        "position_ids",
+        "cache_position",
+        "use_cache",
+        "output_attentions",
+        "output_router_logits",
+        "past_key_values",
+    }
 )
 
 # Of a logprob, absolute, in float32: rounding explains a hundredth of it.

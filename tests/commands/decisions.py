@@ -39,6 +39,8 @@ _PIP = "it changes the environment that the tests run in; requirements/ pins wha
 
 _FAULTS = "it takes hours, or reads what took hours; tests/benchmarks types shorter ones"
 
+_TIMED = "it times large models for an hour; tests/benchmarks types a shorter one"
+
 DECISIONS: dict[str, Typed | str] = {
     # setting up
     "make quickstart": Typed(_JSON, 3600, "long"),
@@ -172,6 +174,13 @@ DECISIONS: dict[str, Typed | str] = {
     # measurements and pictures
     "python -m benchmarks.advantages": Typed("proxmo", 300, "slow"),
     "python -m benchmarks.advantages --million": Typed("1,000,000", 300, "slow"),
+    "python -m benchmarks.learner [--sizes tiny 135m] [--layouts append window] [--dtypes float32 bfloat16] "
+    "[--groups 8] [--rounds 3] [--trl PYTHON]": _TIMED,
+    "python -m benchmarks.learner --groups 8 --trl PYTHON": _TIMED,
+    "python -m benchmarks.learner.picture": Typed("", 120, "slow"),
+    "python -m benchmarks.learner.ours FOLDER MODEL LAYOUT DTYPE THREADS": _TIMED,
+    "python plain.py FOLDER MODEL ROWS DTYPE THREADS BATCH": _TIMED,
+    "python trl_update.py FOLDER MODEL ROWS DTYPE THREADS BATCH": _TIMED,
     "python -m benchmarks.environments": Typed("native", 3600, "long"),
     "python -m benchmarks.environments --games PATH": Typed("real", 3600, "long", given={"PATH": GAMES}),
     "python -m benchmarks.environments [--games PATH] [--official-games 2] [--catalogue PATH] [--text-tasks 8]": Typed(
