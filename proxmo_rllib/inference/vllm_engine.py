@@ -11,9 +11,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,11 @@ from proxmo_rllib.inference.own_log import OwnLog
 from proxmo_rllib.inference.weights import check_manifest, manifest_of_checkpoint, manifest_of_file
 from proxmo_rllib.policies.model_folder import files_that_count, local_model, read_model_folder
 from proxmo_rllib.types import Completion, SamplingParams
+
+T = TypeVar("T")
+
+# Seconds between two looks whether EngineCore still lives.
+_LOOK_S = 0.5
 
 
 class VLLMEngine:
@@ -92,10 +97,10 @@ class VLLMEngine:
             await self._stamp()
             try:
                 # "keep": requests in flight go on afterwards, their KV cache recomputed under the new weights.
-                await self._llm.pause_generation(mode="keep", clear_cache=True)
-                await self._llm.collective_rpc("proxmo_load_weights", args=(str(path),))
-                await self._llm.update_weight_version(str(version))
-                await self._llm.resume_generation()
+                await self._ask(self._llm.pause_generation(mode="keep", clear_cache=True))
+                await self._ask(self._llm.collective_rpc("proxmo_load_weights", args=(str(path),)))
+                await self._ask(self._llm.update_weight_version(str(version)))
+                await self._ask(self._llm.resume_generation())
             except Exception as error:
                 # Old and new weights may be mixed now: never serve again, rather than serve that.
                 self._broken = f"loading weights of version {version} broke half-way: {error}"
@@ -113,7 +118,7 @@ class VLLMEngine:
             raise EngineDeadError(self._dead()) from error
 
     async def ping(self) -> None:
-        await self._llm.get_weight_version()  # EngineCore answers between two steps
+        await self._ask(self._llm.get_weight_version())  # EngineCore answers between two steps
 
     def close(self) -> None:
         self._broken = self._broken or "it was closed"
@@ -160,8 +165,23 @@ class VLLMEngine:
     async def _stamp(self) -> None:
         """Tells EngineCore the first version, which the constructor could not await."""
         if not self._stamped:
-            await self._llm.update_weight_version(str(self._version))
+            await self._ask(self._llm.update_weight_version(str(self._version)))
             self._stamped = True
+
+    async def _ask(self, call: Coroutine[Any, Any, T]) -> T:
+        """What EngineCore answers. vLLM never ends a call over which EngineCore dies; this one ends.
+
+        Raises:
+            EngineDeadError: it died.
+        """
+        task = asyncio.create_task(call)
+        try:
+            while not (await asyncio.wait({task}, timeout=_LOOK_S))[0]:
+                if self._llm.errored:
+                    raise EngineDeadError(self._dead())
+            return task.result()
+        finally:
+            task.cancel()
 
 
 def _words(error: Exception) -> str:

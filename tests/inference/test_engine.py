@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -189,3 +190,26 @@ def test_a_closed_engine_says_that_it_is_dead(tied: Any) -> None:
 def test_a_configuration_that_cannot_work_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EngineConfig(**{"model": "model", **change})
+
+
+@pytest.mark.slow
+def test_a_load_during_which_vllms_process_dies_ends_at_once(tmp_path: Any, make_model: Any) -> None:
+    """vLLM itself never ends such a call."""
+    model = make_model(tmp_path / "model", tied=True)
+    update = tmp_path / "update.safetensors"
+    serialise(model.state_dict()).tofile(update)
+    engine = build_engine(EngineConfig(model=str(tmp_path / "model"), kind="vllm", max_model_len=256, max_num_seqs=8))
+    (core,) = [p for p in psutil.Process().children(recursive=True) if "EngineCore" in " ".join(p.cmdline())]
+
+    async def die_over_it() -> None:
+        core.suspend()  # so that it is sure to be asked, and does not answer
+        load = asyncio.create_task(engine.load_weights(update, 1))
+        await asyncio.sleep(0.2)
+        core.kill()
+        with pytest.raises(EngineDeadError, match="EngineCore"):
+            await asyncio.wait_for(load, 10)
+
+    try:
+        asyncio.run(die_over_it())
+    finally:
+        engine.close()

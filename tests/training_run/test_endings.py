@@ -109,6 +109,19 @@ def test_two_signals_end_a_run_whose_runner_is_stopped_within_five_seconds(tmp_p
     assert "go on with: proxmo train example.py --resume a" in said
 
 
+def test_a_second_signal_after_the_run_has_ended_ends_its_clearing_up(tmp_path: Path):
+    command = Command(tmp_path, "--run-dir", "a", "--checkpoint-every", "1", "--iterations", "1000")
+    command.wait_for(lambda: (tmp_path / "a" / "checkpoints" / "latest").exists())
+    tree = command.tree()
+    command.process.send_signal(signal.SIGTERM)
+    command.wait_for(lambda: (tmp_path / "a" / "summary.json").exists())
+    command.process.send_signal(signal.SIGTERM)
+    said = command.end()
+    assert command.process.returncode == 130
+    assert said.count("stopped at once (SIGTERM)") == 1
+    assert gone(tree)
+
+
 def test_a_run_that_hangs_is_saved_within_its_period_of_grace(tmp_path: Path):
     command = Command(tmp_path, "--run-dir", "a", "--iterations", "1000", "--grace-period", "12")
     command.wait_for(lambda: iterations(tmp_path / "a") >= 2)
