@@ -92,6 +92,8 @@ class ProxMOLearner(TorchLearner):
         # Fused: one pass over the moments; two to three times as fast on a CPU, and it needs no memory of its own.
         optimizer = torch.optim.AdamW(params, betas=(0.9, 0.95), weight_decay=config.weight_decay, fused=True)
         self.register_optimizer(module_id=module_id, optimizer=optimizer, params=params, lr_or_lr_schedule=config.lr)
+        if config.lr_schedule is not None:
+            del self._optimizer_lr_schedules[optimizer]  # RLlib's, by environment steps
 
     @override(Learner)
     def _create_iterator_if_necessary(

@@ -174,11 +174,9 @@ DECISIONS: dict[str, Typed | str] = {
     # measurements and pictures
     "python -m benchmarks.advantages": Typed("proxmo", 300, "slow"),
     "python -m benchmarks.advantages --million": Typed("1,000,000", 300, "slow"),
-    "python -m benchmarks.learner [--sizes tiny 135m] [--layouts append window] [--dtypes float32 bfloat16] "
-    "[--groups 8] [--rounds 3] [--trl PYTHON]": _TIMED,
+    "python -m benchmarks.learner [--sizes tiny 135m] [--layouts append window] [--dtypes float32 bfloat16]": _TIMED,
     "python -m benchmarks.learner --groups 8 --trl PYTHON": _TIMED,
     "python -m benchmarks.learner.picture": Typed("", 120, "slow"),
-    "python -m benchmarks.learner.ours FOLDER MODEL LAYOUT DTYPE THREADS": _TIMED,
     "python plain.py FOLDER MODEL ROWS DTYPE THREADS BATCH": _TIMED,
     "python trl_update.py FOLDER MODEL ROWS DTYPE THREADS BATCH": _TIMED,
     "python -m benchmarks.environments": Typed("native", 3600, "long"),
