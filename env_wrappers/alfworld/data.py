@@ -24,6 +24,11 @@ OFFICIAL: Mapping[str, tuple[int, str]] = {
     "valid_seen": (140, "4bf040e3d760bbe2ddefab6246e0e45f9ad038437de65cf177a07b0dda6d3e10"),
     "valid_unseen": (134, "082149de29eb379a2a8f8ba1a0e7c3978df5625121c508e130a5062ef8200ce4"),
 }
+# SHA-256 over lines of each game's id and the SHA-256 of its problem, in that order; valid_unseen's is unknown.
+CONTENTS: Mapping[str, str] = {
+    "train": "117e2dadc63da27b65415b027842814dcd54f5e619a15fb79aa4e1c460531975",
+    "valid_seen": "b78798921fedb65c2f5f3f1c0f6e7333504e8666e7500751d79dea5c0544aa90",
+}
 _PRESET = 2  # of xz: 6 MB for 200 MB of text in three seconds; games of a room stand together for its sake
 
 Progress = Callable[[int, int], None]  # (games done, games in all)
@@ -42,6 +47,7 @@ class SplitReport:
     official: int  # how many there should be
     ids: str  # SHA-256 of the ids, one a line in the order of `tasks`
     damaged: tuple[str, ...]  # what is wrong with which game
+    contents: str = ""  # SHA-256 of their problems, see `CONTENTS`
 
     @property
     def finding(self) -> str:
@@ -50,7 +56,10 @@ class SplitReport:
             return f"{len(self.damaged)} damaged"
         if self.games != self.official:
             return "not there" if self.games == 0 else f"{self.games} instead of {self.official}"
-        return "complete" if self.ids == OFFICIAL[self.split][1] else "other games than the official ones"
+        if self.ids != OFFICIAL[self.split][1]:
+            return "other games than the official ones"
+        known = CONTENTS.get(self.split, self.contents)
+        return "complete" if self.contents == known else "the official ids, with other contents"
 
     @property
     def complete(self) -> bool:
@@ -83,8 +92,11 @@ def verify(path: Path, progress: Progress = _unwatched) -> tuple[SplitReport, ..
             for name in broken
             if name.startswith(f"{split}/")
         ]
+        contents = hashlib.sha256()
         for name in names:
             try:
+                problem = library.source(name).problem
+                contents.update(f"{name} {hashlib.sha256(problem.encode()).hexdigest()}\n".encode())
                 if solution(library.parse(name)) is None:
                     damaged.append(f"{name}: cannot be won")
             except (GameError, OSError) as error:
@@ -92,7 +104,7 @@ def verify(path: Path, progress: Progress = _unwatched) -> tuple[SplitReport, ..
             done += 1
             progress(done, total)
         ids = hashlib.sha256("\n".join(names).encode()).hexdigest()
-        reports.append(SplitReport(split, len(names), OFFICIAL[split][0], ids, tuple(damaged)))
+        reports.append(SplitReport(split, len(names), OFFICIAL[split][0], ids, tuple(damaged), contents.hexdigest()))
     return tuple(reports)
 
 

@@ -6,6 +6,7 @@ transformers loads: `model.safetensors`, or else the shards that `model.safetens
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -164,6 +165,7 @@ def local_model(model: str | Path) -> Path:
 
     Raises:
         FileNotFoundError: there is no such folder.
+        ValueError: what was fetched are not the bytes that the hub announced.
     """
     folder = Path(model)
     if folder.is_dir():
@@ -172,7 +174,43 @@ def local_model(model: str | Path) -> Path:
         raise FileNotFoundError(f"Model folder {model} does not exist.")
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(str(model), allow_patterns=list(DOWNLOADED), ignore_patterns=list(NOT_DOWNLOADED)))
+    is_new = cached_model(model) is None
+    fetched = Path(snapshot_download(str(model), allow_patterns=list(DOWNLOADED), ignore_patterns=list(NOT_DOWNLOADED)))
+    if is_new:
+        check_hashes(fetched)
+    return fetched
+
+
+def check_hashes(snapshot: Path) -> None:
+    """Compares what was fetched with the hashes that the hub announced.
+
+    huggingface_hub names a file in its cache by them: large files by their SHA-256, others as git does. It compares
+    sizes alone.
+
+    Args:
+        snapshot: a folder of its cache, with links to the files.
+
+    Raises:
+        ValueError: a file has another hash; it is removed.
+    """
+    for link in sorted(path for path in snapshot.rglob("*") if path.is_symlink()):
+        blob = link.resolve()
+        if len(blob.name) == hashlib.sha256().digest_size * 2:
+            digest = hashlib.sha256()
+        elif len(blob.name) == hashlib.sha1().digest_size * 2:
+            digest = hashlib.sha1(b"blob %d\0" % blob.stat().st_size)
+        else:
+            continue
+        with blob.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+        if digest.hexdigest() != blob.name:
+            blob.unlink()
+            link.unlink()
+            raise ValueError(
+                f"{link}: its hash is {digest.hexdigest()}, and the hub announced {blob.name}. It is removed; run this "
+                "again to fetch it anew."
+            )
 
 
 def cached_model(model: str | Path) -> Path | None:

@@ -51,6 +51,7 @@ def test_a_complete_set_is_a_success(tmp_path, capsys, monkeypatch):
     write_games(tmp_path)
     found = {report.split: (report.games, report.ids) for report in verify(tmp_path)}
     monkeypatch.setattr("env_wrappers.alfworld.data.OFFICIAL", found)
+    monkeypatch.setattr("env_wrappers.alfworld.data.CONTENTS", {})
     monkeypatch.setenv("ALFWORLD_DATA", str(tmp_path))
     assert main(["data", "alfworld"]) == 0
     assert "Not all of it" not in capsys.readouterr().out

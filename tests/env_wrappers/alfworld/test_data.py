@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from env_wrappers.alfworld.data import OFFICIAL, SplitReport, convert, verify
+from env_wrappers.alfworld.data import CONTENTS, OFFICIAL, SplitReport, convert, verify
 from env_wrappers.alfworld.env import ALFWorldEnv
 from env_wrappers.alfworld.oracle import solution
 from env_wrappers.alfworld.problem import GameError
@@ -64,8 +64,23 @@ def test_what_is_missing_or_damaged_is_said(folder: Path) -> None:
 
 def test_the_right_number_of_wrong_games_is_noticed() -> None:
     for split, (games, ids) in OFFICIAL.items():
-        assert SplitReport(split, games, games, ids, ()).complete
-        assert SplitReport(split, games, games, ids[::-1], ()).finding == "other games than the official ones"
+        contents = CONTENTS.get(split, "")
+        assert SplitReport(split, games, games, ids, (), contents).complete
+        assert SplitReport(split, games, games, ids[::-1], (), contents).finding == "other games than the official ones"
+        if contents:
+            changed = SplitReport(split, games, games, ids, (), contents[::-1])
+            assert changed.finding == "the official ids, with other contents"
+
+
+def test_a_change_within_a_game_is_seen(folder: Path) -> None:
+    before = {report.split: report.contents for report in verify(folder)}
+    path = next((folder / "json_2.1.1/train").rglob("game.tw-pddl"))
+    game = json.loads(path.read_text())
+    path.write_text(json.dumps(game | {"pddl_problem": game["pddl_problem"] + "\n"}))
+    after = {report.split: report.contents for report in verify(folder)}
+    assert [split for split in SPLITS if before[split] != after[split]] == ["train"]
+    convert(folder, folder / "games.jsonl.xz")
+    assert {report.split: report.contents for report in verify(folder)} == after, "packed, it is another"
 
 
 @pytest.mark.slow
