@@ -458,7 +458,8 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
             self._fail(
                 "num_groups", self.num_groups, f"every one of the {self.num_learners} learners needs a whole group."
             )
-        if self.lr_schedule is not None and not isinstance(self.lr, (int, float)):
+        rate: Any = self.lr
+        if self.lr_schedule is not None and not isinstance(rate, (int, float)):
             self._fail("lr_schedule", self.lr_schedule, f"it changes one number, and lr={self.lr!r} is a schedule too.")
         validate_options(self.advantage_estimator, self.estimator_settings())
 
