@@ -265,9 +265,11 @@ def _signal_in_phase(training: Training, fault: Fault, trial: Trial, rng: random
         trial.outcome = trials.HUNG
         return
     said = training.said(offset)
-    # Before the command listens, the signal ends it as it ends any program.
-    early = fault.phase == "start" and trial.code == -signal.SIGTERM
-    trial.outcome = trials.ENDED if early or trials.words_of_an_end(trial.code, said) else trials.SILENT
+    # Before the command listens, the signal ends it as it ends any program; also while it ends Ray, with a word.
+    by_signal = trial.code == -signal.SIGTERM
+    early = fault.phase == "start" and by_signal
+    in_words = trials.words_of_an_end(143 if by_signal else trial.code, said)
+    trial.outcome = trials.ENDED if early or in_words else trials.SILENT
     if trial.seconds > trials.HANG_S:
         trial.outcome = trials.HUNG
     trial.leftovers = training.leftovers()

@@ -58,3 +58,4 @@ def guarded_ray(
         finally:
             with guard.deadline("stopping Ray"):
                 ray.shutdown()
+            interruption.listen()  # Ray takes the handler of SIGTERM along when it goes

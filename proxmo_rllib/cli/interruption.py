@@ -46,7 +46,7 @@ class Interruption:
             signal.signal(number, handler)
 
     def listen(self) -> None:
-        """Installs the handlers anew, since Ray sets one of its own when it starts."""
+        """Installs the handlers anew, since Ray sets one of its own when it starts, and none at all when it ends."""
         for number in _SIGNALS:
             signal.signal(number, self._on_signal)
 

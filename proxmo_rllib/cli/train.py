@@ -282,6 +282,7 @@ def _train(
         def stopping(what: str, stop: Callable[[], object], seconds: float = SHUTDOWN_S) -> None:
             with guard.deadline(what, grace.left(seconds)):
                 stop()
+            interruption.listen()  # Ray takes the handler of SIGTERM along when it goes
 
         with view, contextlib.ExitStack() as last:
             last.callback(stopping, "stopping Ray", _shutdown)

@@ -163,6 +163,9 @@ class Guard:
 
     def _run_is_gone(self) -> None:
         """It left without a word."""
+        if self._came:  # while it ended Ray, which takes the handler of the next signal along
+            self._end("stopped at once", 130)
+            return
         text = f"the run's own process ({self._run.pid}) ended without a word: it was killed, or memory ran out"
         # Ray's C++ ends the run's process when its raylet dies.
         self._end(f"{text}, or {dead}" if (dead := self._dead()) else text, 1)
