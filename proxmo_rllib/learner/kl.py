@@ -9,9 +9,9 @@ arXiv:2506.09477), so both are said:
 |---|---|---|---|
 | k1 | d: unbiased, may be negative | r d grad(log policy) | KL(policy, reference), at every optimizer step |
 | k2 | d^2 / 2: biased, small variance | d grad(log policy) | KL(policy, reference), at the first step |
-| k3 | exp(-d) - 1 + d: unbiased, never negative | (1 - exp(-d)) grad(log policy) | KL(reference, policy), at the first |
+| k3 | exp(-d) - 1 + d: unbiased, never negative | (1 - exp(-d)) grad(log policy) | KL(reference, policy), at it |
 
-"At the first step": while the policy is still the one that sampled. After it the last two are biased.
+"At the first step", "at it": while the policy is still the one that sampled. After it the last two are biased.
 
 k1 differentiated as it stands would have the gradient of log policy, whose expectation is zero: it would penalise
 nothing. So its gradient is that of the divergence itself, by the score function. All are of the distributions of the
