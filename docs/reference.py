@@ -101,8 +101,8 @@ METRICS: dict[str, str] = {
     "learners/default_policy/clip_fraction_low": "of them from below",
     "learners/default_policy/clip_fraction_high": "of them from above",
     "learners/default_policy/clip_fraction_dual": "of them by `dual_clip`",
-    "learners/default_policy/mismatch/kl": "KL divergence of the learner to the engine for the same weights (k3): of all "
-    "tokens with `old_logprobs='learner'`, else of the first step's",
+    "learners/default_policy/mismatch/kl": "KL divergence of the learner to the engine for the same weights (k3): of "
+    "all tokens with `old_logprobs='learner'`, else of the first step's",
     "learners/default_policy/mismatch/ratio_mean": "learner's probability of a token by the engine's, mean: near 1",
     "learners/default_policy/mismatch/ratio_max": "the largest such ratio",
     "learners/default_policy/mismatch/kl_corrected": "`mismatch/kl` of the tokens that the correction keeps",

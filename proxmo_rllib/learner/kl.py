@@ -1,17 +1,18 @@
 """Estimates of the KL divergence to the reference policy, as a penalty of the loss (Schulman 2020, "Approximating KL
 divergence"): value and gradient of each.
 
-For a token that the policy before the step sampled, with `d = log(policy / reference)` and `r = policy / old`. What a
-penalty does is its gradient, and that of an estimate is not an estimate of the gradient (Tang and Munos 2025,
-arXiv:2506.09477), so both are said:
+For a token that the old policy sampled, with P the policy, Q the reference, `d = log(P / Q)` and `r = P / old`. What a
+penalty does is its gradient, and the gradient of a good estimate need not be a good estimate of the gradient (Tang and
+Munos 2025, arXiv:2506.09477), so both are said:
 
 | estimator | value | gradient | in expectation that of |
 |---|---|---|---|
-| k1 | d: unbiased, may be negative | r d grad(log policy) | KL(policy, reference), at every optimizer step |
-| k2 | d^2 / 2: biased, small variance | d grad(log policy) | KL(policy, reference), at the first step |
-| k3 | exp(-d) - 1 + d: unbiased, never negative | (1 - exp(-d)) grad(log policy) | KL(reference, policy), at it |
+| k1 | d: unbiased, may be negative | r d grad(log P) | KL(P, Q), at every optimizer step |
+| k2 | d^2 / 2: biased, small variance | d grad(log P) | KL(P, Q), at the first optimizer step |
+| k3 | exp(-d) - 1 + d: unbiased, never negative | (1 - exp(-d)) grad(log P) | KL(Q, P), at the first optimizer step |
 
-"At the first step", "at it": while the policy is still the one that sampled. After it the last two are biased.
+At the first step the policy is still the one that sampled; at later ones k2 and k3 are biased by how far it has moved.
+So k3, GRPO's, estimates KL(P, Q) and lowers KL(Q, P): both are zero at the reference, and alike near it.
 
 k1 differentiated as it stands would have the gradient of log policy, whose expectation is zero: it would penalise
 nothing. So its gradient is that of the divergence itself, by the score function. All are of the distributions of the

@@ -170,6 +170,8 @@ DECISIONS: dict[str, Typed | str] = {
     "sbatch --nodes=2 cluster/slurm.sh tuned_examples/alfworld_qwen2_5_1_5b.py lr=1e-6": _CLUSTER,
     "kubectl apply -f cluster/rayjob.yaml": _CLUSTER,
     # measurements and pictures
+    "python -m benchmarks.objectives": Typed("token_tis", 3600, "long"),
+    "python -m benchmarks.objectives --seeds 10 --only ppo": Typed("token_tis", 3600, "long"),
     "python -m benchmarks.advantages": Typed("proxmo", 300, "slow"),
     "python -m benchmarks.advantages --million": Typed("1,000,000", 300, "slow"),
     "python -m benchmarks.environments": Typed("native", 3600, "long"),
