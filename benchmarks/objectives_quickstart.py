@@ -64,7 +64,7 @@ def quickstart(method: Mapping[str, Any], noise: Noise) -> ProxMOConfig:
     config = load_example(QUICKSTART).config.evaluation(panel=None, evaluation_interval=None)
     # The disagreement is wanted here: neither check may end the run.
     config.inference(weight_check_tolerance=1e6, max_kl_to_engine=1e6)
-    config.training(learner_class=learner, **method)
+    config.training(**method).learners(learner_class=learner)
     config.rl_module(rl_module_spec=RLModuleSpec(module_class=module, model_config=config.module_settings()))
     return config.debugging(record_groups=0)
 

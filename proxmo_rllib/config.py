@@ -24,7 +24,7 @@ from proxmo_rllib.setters import default_settings, setter
 
 if TYPE_CHECKING:
     from proxmo_rllib.learner.losses import Correction, Objective
-    from proxmo_rllib.registry import Choice
+    from proxmo_rllib.registry import Choice, Registry
 
 # Settings of an environment that say where its data lies or how it is played, not what is played.
 _DATA_KEYS = ("games", "catalogue", "folder", "engine")
@@ -516,9 +516,13 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
                     "None, or set 'learner'.",
                 )
         # Another process may never have heard of a name that a user's script registered.
-        self.advantage_estimator = ESTIMATORS.carried(self.advantage_estimator)
-        self.objective = OBJECTIVES.carried(self.objective)
-        self.correction = CORRECTIONS.carried(self.correction)
+        registries: dict[str, Registry[Any]] = {
+            "advantage_estimator": ESTIMATORS,
+            "objective": OBJECTIVES,
+            "correction": CORRECTIONS,
+        }
+        for key, registry in registries.items():
+            setattr(self, key, registry.carried(getattr(self, key)))
 
     def _validate_rllib_settings(self) -> None:
         if self.add_default_connectors_to_learner_pipeline:

@@ -29,7 +29,7 @@ def number(low: float, high: float = math.inf, *, open_low: bool = False) -> Cal
     def accepts(value: Any) -> bool:
         if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
             return False
-        return (value > low if open_low else value >= low) and value <= high
+        return (float(value) > low if open_low else float(value) >= low) and float(value) <= high
 
     return accepts
 
