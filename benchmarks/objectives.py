@@ -7,11 +7,13 @@ and token before. A turn is a response of 5 tokens out of 12 and is right with a
 wrong turn ends the episode, three right ones are a success. At the start one episode in six succeeds. An iteration is
 4 groups of 8 episodes, in 4 optimizer steps.
 
-Three kinds of disagreement, all drawn anew each iteration:
+Four kinds of disagreement:
 
-    said       the engine samples from the policy, and says each token's logprob with Gaussian noise of that deviation
-    said, wild the same with Student's t of 2 degrees of freedom: most tokens nearly right, a few off by a factor of 100
-    sampled    the engine samples from logits with Gaussian noise of that deviation, and says truly what it did
+    said           the engine samples from the policy, and says each logprob with Gaussian noise of that deviation
+    said, wild     the same with Student's t of 2 degrees of freedom: most nearly right, a few off by a factor of 100
+    sampled        the engine samples from logits with Gaussian noise of that deviation, and says truly what it did; the
+                   noise of a table's entry is another one each iteration
+    sampled, fixed the same with one noise for the whole run, as other kernels or quantised weights have it
 
 Printed is the success rate of the learner's own policy at the end, computed exactly: mean and lowest of the seeds.
 """
@@ -62,7 +64,7 @@ class Noise:
     """A disagreement between engine and learner.
 
     Attributes:
-        kind: "none", "said", "said, wild" or "sampled".
+        kind: "none", "said", "said, wild", "sampled" or "sampled, fixed".
         scale: nats.
     """
 
@@ -78,6 +80,7 @@ NOISES = (
     *(Noise("said", scale) for scale in (0.5, 1.0)),
     Noise("said, wild", 0.5),
     *(Noise("sampled", scale) for scale in (1.0, 2.0)),
+    *(Noise("sampled, fixed", scale) for scale in (1.0, 2.0)),
 )
 
 
@@ -121,6 +124,7 @@ class Keypad:
             torch.full((TASKS, TURNS, PLACES, VOCABULARY, 1), HEAD_START),
         )
         self.table = table.requires_grad_()
+        self._fixed = torch.randn(table.shape, generator=self.generator)
 
     @torch.no_grad()
     def success_rate(self) -> float:
@@ -150,6 +154,8 @@ class Keypad:
         logits = self.table.detach()
         if noise.kind == "sampled":
             logits = logits + noise.scale * torch.randn(logits.shape, generator=self.generator)
+        elif noise.kind == "sampled, fixed":
+            logits = logits + noise.scale * self._fixed
         rows = logits.log_softmax(-1).view(-1, VOCABULARY)
         task = torch.arange(TASKS).repeat_interleave(GROUP_SIZE)[:, None].expand(-1, TURNS)
         turn = torch.arange(TURNS)[None].expand(len(task), -1)

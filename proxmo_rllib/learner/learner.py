@@ -180,7 +180,7 @@ class ProxMOLearner(TorchLearner):
         key = DEFAULT_MODULE_ID
         self.metrics.log_value((key, "num_micro_batches"), len(micro_batches), reduce="sum")
         self.metrics.log_value((key, "tokens_per_microbatch"), self._tokens_per_microbatch, reduce="max", window=1)
-        if self._on_policy and "kl_to_engine" in self._means:
+        if self._on_policy and "mismatch/kl" in self._means:
             self._check_engine()
         self._on_policy = False
         self._step()
@@ -224,15 +224,11 @@ class ProxMOLearner(TorchLearner):
             log_mismatch(loss, tokens, tokens.old_logprobs)
         elif self._on_policy:
             log_mismatch(loss, tokens, tokens.logprobs.detach())
-        if self._on_policy:
-            to_engine = tokens.logprobs.detach() - tokens.behaviour_logprobs
-            kl = (tokens.weights * (to_engine.exp() - 1.0 - to_engine)).sum()
-            loss.means["kl_to_engine"] = kl, tokens.weights.sum()
         return loss
 
     def _check_engine(self) -> None:
         """Ends the run before its first step if engine and learner have different distributions for one policy."""
-        total, count = self._means.pop("kl_to_engine")
+        total, count = self._means["mismatch/kl"]
         kl = self._reduce(total, "SUM") / self._reduce(count, "SUM")
         self.metrics.log_value((DEFAULT_MODULE_ID, "kl_to_engine"), kl, reduce="mean", window=1)
         if self._has_checked_engine:
