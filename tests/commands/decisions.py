@@ -37,6 +37,7 @@ _HEAD = "tests/cluster types it against a Ray head of its own"
 _WARM = "it starts from a model of 1 GB on the hub; tests/imitation types the command on a small one"
 _PIP = "it changes the environment that the tests run in; requirements/ pins what it resolves to, and CI installs that"
 
+_NOISE = "it takes an hour or more; python -m benchmarks.objectives is the same on a toy"
 _FAULTS = "it takes hours, or reads what took hours; tests/benchmarks types shorter ones"
 
 DECISIONS: dict[str, Typed | str] = {
@@ -171,7 +172,7 @@ DECISIONS: dict[str, Typed | str] = {
     "kubectl apply -f cluster/rayjob.yaml": _CLUSTER,
     # measurements and pictures
     "python -m benchmarks.objectives": Typed("token_tis", 3600, "long"),
-    "python -m benchmarks.objectives --seeds 10 --only ppo": Typed("token_tis", 3600, "long"),
+    "python -m benchmarks.objectives_quickstart": _NOISE,
     "python -m benchmarks.advantages": Typed("proxmo", 300, "slow"),
     "python -m benchmarks.advantages --million": Typed("1,000,000", 300, "slow"),
     "python -m benchmarks.environments": Typed("native", 3600, "long"),
