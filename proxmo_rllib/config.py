@@ -7,7 +7,7 @@ from abc import ABCMeta
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.learner.learner import Learner
@@ -21,6 +21,10 @@ from proxmo_rllib.config_checks import MAX_KL_TO_ENGINE, UNREAD, broken_rules, u
 from proxmo_rllib.config_records import LearningRate, LoRA, Sharding, read_record
 from proxmo_rllib.rollouts.chat_template import TODAY
 from proxmo_rllib.setters import default_settings, setter
+
+if TYPE_CHECKING:
+    from proxmo_rllib.learner.losses import Correction, Objective
+    from proxmo_rllib.registry import Choice, Registry
 
 # Settings of an environment that say where its data lies or how it is played, not what is played.
 _DATA_KEYS = ("games", "catalogue", "folder", "engine")
@@ -217,11 +221,12 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
         estimator_options: Mapping[str, Any] = MappingProxyType({}),
         num_minibatches: int = 1,
         max_tokens_per_microbatch: int | None = None,
+        objective: str | Objective | Mapping[str, Any] = "ppo",
         loss_weighting: str = "token",
-        clip_low: float = 0.2,
-        clip_high: float = 0.2,
-        old_logprobs: str = "engine",
+        old_logprobs: str | None = None,
+        correction: str | Correction | Mapping[str, Any] = "none",
         kl_coef: float = 0.0,
+        kl_estimator: str = "k3",
         entropy_coef: float = 0.0,
         weight_decay: float = 0.0,
         lr_schedule: str | Mapping[str, Any] | None = None,
@@ -244,14 +249,20 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
             max_tokens_per_microbatch: padded tokens of one forward pass; bounds memory, never changes the gradient.
                 None: what fits, measured on the model when it is loaded, at most 16,384; the metric
                 `learners/default_policy/tokens_per_microbatch` says it.
+            objective: a name in `proxmo_rllib.learner.objectives.OBJECTIVES` ("ppo", "gspo", "cispo", "reinforce"), an
+                objective itself, or a dictionary of its `name` and options, such as `{"name": "ppo", "clip_low": 0.2,
+                "clip_high": 0.28, "dual_clip": 3.0}`.
             loss_weighting: "token": every sampled token counts the same, and so a long episode more than a short one.
-                "episode": every episode counts the same. With a failure three times as long as a success the second
-                keeps failures from drowning the rest.
-            clip_low: the surrogate's ratio is clipped from below at 1 - clip_low.
-            clip_high: and from above at 1 + clip_high.
-            old_logprobs: of the surrogate's ratio. "engine": as sampled. "learner": recomputed before the first step,
-                for bfloat16, where the two disagree; costs one more forward pass.
-            kl_coef: weight of the k3 estimate of the KL divergence to the initial policy; 0 loads no reference model.
+                "sequence": every turn counts the same. "episode": every episode counts the same. With a failure three
+                times as long as a success it keeps failures from drowning the rest. "dr_grpo": as "token", and the sum
+                is divided by a constant, episodes x max_turns x max_response_tokens, instead of by the tokens.
+            old_logprobs: what the objective's ratio is divided by. "engine": as sampled. "learner": recomputed before
+                the first step, for bfloat16, where the two disagree; costs one more forward pass. None: "learner" with
+                a correction, which needs it, and "engine" without.
+            correction: of the mismatch between engine and learner, written as `objective` is: "none", "token_tis",
+                "sequence_tis", "icepop" or "geometric_mask"; see `proxmo_rllib.learner.corrections`.
+            kl_coef: weight of the KL divergence to the initial policy; 0 loads no reference model.
+            kl_estimator: of that divergence: "k1", "k2" or "k3"; see `proxmo_rllib.learner.kl`.
             entropy_coef: weight of the entropy bonus.
             weight_decay: of AdamW.
             lr_schedule: how `lr` changes over optimizer steps: "constant", or `{"decay": "cosine", "warmup_steps": 10,
@@ -377,9 +388,36 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
         return {key: value for key, value in settings.items() if key in known} | self.estimator_options
 
     def estimator(self) -> Estimator:
-        """The advantage estimator itself: another process may never have heard of its name."""
+        """The advantage estimator itself."""
         estimator = self.advantage_estimator
         return ESTIMATORS[estimator] if isinstance(estimator, str) else estimator
+
+    def chosen_objective(self) -> Choice[Objective]:
+        """The objective, with its options.
+
+        Raises:
+            ValueError: there is no such objective, or it does not take an option.
+        """
+        from proxmo_rllib.learner.objectives import OBJECTIVES
+
+        return OBJECTIVES.choose("objective", self.objective)
+
+    def chosen_correction(self) -> Choice[Correction] | None:
+        """The correction, with its options; None for none.
+
+        Raises:
+            ValueError: there is no such correction, or it does not take an option.
+        """
+        from proxmo_rllib.learner.corrections import CORRECTIONS, none
+
+        choice = CORRECTIONS.choose("correction", self.correction)
+        return None if choice.function is none else choice
+
+    def old_logprobs_source(self) -> str:
+        """Whose logprobs the objective's ratio is divided by: "engine" or "learner"."""
+        if self.old_logprobs is not None:
+            return self.old_logprobs
+        return "engine" if self.chosen_correction() is None else "learner"
 
     @override(AlgorithmConfig)
     def get_default_rl_module_spec(self) -> RLModuleSpec:
@@ -462,6 +500,32 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
         if self.lr_schedule is not None and not isinstance(rate, (int, float)):
             self._fail("lr_schedule", self.lr_schedule, f"it changes one number, and lr={self.lr!r} is a schedule too.")
         validate_options(self.advantage_estimator, self.estimator_settings())
+        self._validate_loss()
+
+    def _validate_loss(self) -> None:
+        from proxmo_rllib.learner.corrections import CORRECTIONS
+        from proxmo_rllib.learner.loss_checks import check_correction, check_objective
+        from proxmo_rllib.learner.objectives import OBJECTIVES
+
+        check_objective(self.chosen_objective())
+        correction = self.chosen_correction()
+        if correction is not None:
+            check_correction(correction)
+            if self.old_logprobs == "engine":
+                self._fail(
+                    "old_logprobs",
+                    "engine",
+                    f"correction={self.correction!r} compares the engine's logprobs with the learner's; leave it at "
+                    "None, or set 'learner'.",
+                )
+        # Another process may never have heard of a name that a user's script registered.
+        registries: dict[str, Registry[Any]] = {
+            "advantage_estimator": ESTIMATORS,
+            "objective": OBJECTIVES,
+            "correction": CORRECTIONS,
+        }
+        for key, registry in registries.items():
+            setattr(self, key, registry.carried(getattr(self, key)))
 
     def _validate_rllib_settings(self) -> None:
         if self.add_default_connectors_to_learner_pipeline:

@@ -31,7 +31,8 @@ NO_TEMPLATE_VARIABLES = (
     "strftime_now",  # set chat_template_date
     "tokenize",
 )
-LOSS_WEIGHTINGS = ("token", "episode")
+LOSS_WEIGHTINGS = ("token", "sequence", "episode", "dr_grpo")
+KL_ESTIMATORS = ("k1", "k2", "k3")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,16 @@ def _is_day(value: Any) -> bool:
         return False
 
 
+def _function(kind: str, registry: str) -> Rule:
+    """A name, a function, or a dictionary of the two; `validate` looks it up."""
+    return Rule(
+        lambda value: (
+            isinstance(value, str) or callable(value) or (isinstance(value, Mapping) and bool(value.get("name")))
+        ),
+        f"a name in {registry}, a function like those, or a dictionary with the 'name' of {kind} and its options",
+    )
+
+
 def _record(key: str) -> Rule:
     def allows(value: Any) -> bool:
         read_record(RECORDS[key], key, value)
@@ -93,6 +104,24 @@ def _record(key: str) -> Rule:
 
     names = ", ".join(field.name for field in fields(RECORDS[key]))
     return Rule(allows, f"None or a dictionary with entries among {names}")
+
+
+#: Of a setting that is a word or a dictionary: the entry that the word is; None where it is no word but None.
+ENTRIES: Mapping[str, str | None] = {
+    "objective": "name",
+    "correction": "name",
+    **{key: record.word for key, record in RECORDS.items()},
+}
+
+
+def as_entries(key: str, value: Any) -> Any:
+    """A setting that is a word or a dictionary, as a dictionary; any other as it is."""
+    if key not in ENTRIES or isinstance(value, Mapping):
+        return value
+    word = ENTRIES[key]
+    if value is None:
+        return {}
+    return {word: value} if word is not None and (isinstance(value, str) or callable(value)) else value
 
 
 _FLAG = _instance("True or False", bool)
@@ -155,11 +184,12 @@ RULES: Mapping[str, Rule] = {
     "estimator_options": _instance("a dictionary of options of the estimator", dict),
     "num_minibatches": _whole(1),
     "max_tokens_per_microbatch": _or_none(_whole(1)),
-    "clip_low": _number(0, 1),
-    "clip_high": _number(0),
-    "old_logprobs": _one_of(*OLD_LOGPROBS),
+    "objective": _function("an objective", "proxmo_rllib.learner.objectives.OBJECTIVES"),
+    "old_logprobs": _or_none(_one_of(*OLD_LOGPROBS)),
+    "correction": _function("a correction", "proxmo_rllib.learner.corrections.CORRECTIONS"),
     "loss_weighting": _one_of(*LOSS_WEIGHTINGS),
     "kl_coef": _number(0),
+    "kl_estimator": _one_of(*KL_ESTIMATORS),
     "entropy_coef": _number(0),
     "weight_decay": _number(0),
     "lr_schedule": _record("lr_schedule"),

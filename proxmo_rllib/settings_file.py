@@ -26,8 +26,8 @@ _FORMAT = 1
 _KEYS = (RULES.keys() | {"env", "env_config"}) - {"pretrained", "run_folder"}
 # Arguments of vLLM's whose text chooses among vLLM's own.
 _PLAIN_ENGINE_TEXTS = frozenset({"attention_backend", "kv_cache_dtype", "quantization"})
-# Where an estimator is a function, playing does not miss it.
-_NOT_PLAYED = frozenset({"advantage_estimator"})
+# Where they are functions, playing does not miss them.
+_NOT_PLAYED = frozenset({"advantage_estimator", "objective", "correction"})
 _TAG = "$type"
 
 

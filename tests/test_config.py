@@ -69,7 +69,11 @@ def test_every_setting_is_checked_and_can_be_set_by_a_method():
         ("temperature", float("nan")),
         ("temperature", "hot"),
         ("psc_alpha", -0.1),
-        ("clip_low", 1.5),
+        ("objective", 3),
+        ("objective", {"clip_high": 0.3}),
+        ("correction", None),
+        ("kl_estimator", "k4"),
+        ("loss_weighting", "tokens"),
         ("gamma", 1.01),
         ("grad_clip", 0),
         ("num_epochs", 0),
@@ -107,7 +111,8 @@ def test_a_wrong_value_is_named_with_what_is_right(key: str, wrong: Any):
 
 def test_numbers_of_numpy_are_numbers():
     """As Tune's searchers draw them."""
-    valid().training(group_size=np.int64(4), clip_high=np.float32(0.3), psc_alpha=np.float64(2.0)).validate()
+    valid().training(group_size=np.int64(4), kl_coef=np.float32(0.3), psc_alpha=np.float64(2.0)).validate()
+    valid().training(objective={"name": "ppo", "clip_high": np.float32(0.3)}).validate()
 
 
 @pytest.mark.parametrize(

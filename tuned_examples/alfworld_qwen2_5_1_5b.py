@@ -62,6 +62,7 @@ config = (
         max_tokens_per_microbatch=32768,
         # Engine and learner round differently in bfloat16.
         old_logprobs="learner",
+        correction="token_tis",
         kl_coef=0.01,
         grad_clip=1.0,
     )

@@ -34,7 +34,7 @@ config = (
         step_weight=3.0,
         estimator_options={"normalize_std": False},
         num_minibatches=4,
-        clip_high=0.28,
+        objective={"name": "ppo", "clip_low": 0.2, "clip_high": 0.28},
         loss_weighting="episode",
         max_tokens_per_microbatch=8192,
     )

@@ -6,30 +6,10 @@ with the same words everywhere.
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-
-class Option(NamedTuple):
-    """What an option takes."""
-
-    takes: str  # for the error message: completes "give ..."
-    accepts: Callable[[Any], bool]
-
-
-def _number(low: float, high: float = math.inf, *, open_low: bool = False) -> Callable[[Any], bool]:
-    def accepts(value: Any) -> bool:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            return False
-        return (value > low if open_low else value >= low) and value <= high
-
-    return accepts
-
-
-def _optional(accepts: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: value is None or accepts(value)
+from proxmo_rllib.registry import Option, number, optional
 
 
 def _one_of(*choices: str) -> Option:
@@ -52,16 +32,16 @@ def _pattern(value: Any) -> bool:
 _FLAG = Option("True or False", lambda value: isinstance(value, bool))
 
 OPTIONS: dict[str, Option] = {
-    "gamma": Option("a discount from 0 to 1", _number(0.0, 1.0)),
-    "step_weight": Option("a weight of at least 0", _number(0.0)),
-    "invalid_action_penalty": Option("a penalty of at least 0, unit of reward", _number(0.0)),
+    "gamma": Option("a discount from 0 to 1", number(0.0, 1.0)),
+    "step_weight": Option("a weight of at least 0", number(0.0)),
+    "invalid_action_penalty": Option("a penalty of at least 0, unit of reward", number(0.0)),
     "outcome": _one_of("success", "return"),
     "normalize_std": _FLAG,
     "episode_mean_over": _one_of("episodes", "turns", "steps"),
-    "psc_alpha": Option("an exponent above 0", _number(0.0, open_low=True)),
-    "psc_beta": Option("a strength of at least 0, or None", _optional(_number(0.0))),
-    "psc_range": Option("a largest deviation from 1, 0 to 1, or None", _optional(_number(0.0, 1.0))),
-    "psa_temperature": Option("a temperature above 0", _number(0.0, open_low=True)),
+    "psc_alpha": Option("an exponent above 0", number(0.0, open_low=True)),
+    "psc_beta": Option("a strength of at least 0, or None", optional(number(0.0))),
+    "psc_range": Option("a largest deviation from 1, 0 to 1, or None", optional(number(0.0, 1.0))),
+    "psa_temperature": Option("a temperature above 0", number(0.0, open_low=True)),
     "include_self": _FLAG,
     "idf_scope": _one_of("group", "batch"),
     "time_pooling": Option(
@@ -72,20 +52,9 @@ OPTIONS: dict[str, Option] = {
         lambda v: callable(v) or (isinstance(v, str) and (v in ("tfidf", "exact") or v.startswith("embedding:"))),
     ),
     "tfidf_token_pattern": Option("a regular expression of one token, with at most one group", _pattern),
-    "tfidf_max_features": Option("a number of terms of at least 1, or None", _optional(lambda v: _count(v, 1))),
+    "tfidf_max_features": Option("a number of terms of at least 1, or None", optional(lambda v: _count(v, 1))),
     "normalization": _one_of("mean", "mean_std"),
     "similarity_threshold": Option(
-        "a similarity above 0, at most 1, or None", _optional(_number(0.0, 1.0, open_low=True))
+        "a similarity above 0, at most 1, or None", optional(number(0.0, 1.0, open_low=True))
     ),
 }
-
-
-def check_option(name: str, value: Any) -> None:
-    """Refuse a value that no estimator takes; an option of a user's own estimator is the user's to check.
-
-    Raises:
-        ValueError: naming option, value and what to give.
-    """
-    option = OPTIONS.get(name)
-    if option is not None and not option.accepts(value):
-        raise ValueError(f"{name}={value!r}: give {option.takes}.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 from collections.abc import Callable, Mapping
@@ -10,15 +9,16 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from proxmo_rllib.advantages.options import check_option
+from proxmo_rllib.advantages.options import OPTIONS
 from proxmo_rllib.advantages.result import Advantages
 from proxmo_rllib.advantages.table import TurnTable
+from proxmo_rllib.registry import Registry
 
 # A function of a table and of keyword options, each with a default.
 Estimator = Callable[..., Advantages]
 _Estimator = TypeVar("_Estimator", bound=Estimator)
 
-ESTIMATORS: dict[str, Estimator] = {}
+ESTIMATORS: Registry[Estimator] = Registry("advantage estimator", "@register_estimator(name)", OPTIONS)
 
 
 def register_estimator(name: str) -> Callable[[_Estimator], _Estimator]:
@@ -33,20 +33,7 @@ def register_estimator(name: str) -> Callable[[_Estimator], _Estimator]:
     Raises:
         ValueError: another function has this name already, or an option has no default.
     """
-
-    def register(function: _Estimator) -> _Estimator:
-        known = ESTIMATORS.get(name)
-        if known is not None and (known.__module__, known.__qualname__) != (function.__module__, function.__qualname__):
-            raise ValueError(
-                f"estimator {name!r}: already registered as {known.__module__}.{known.__qualname__}; "
-                "choose another name."
-            )
-        for option, parameter in _options(function).items():
-            if parameter.default is inspect.Parameter.empty:
-                raise ValueError(f"estimator {name!r}: option {option!r} has no default; give it one.")
-        ESTIMATORS[name] = function
-        return function
-
+    register: Callable[[_Estimator], _Estimator] = ESTIMATORS.register(name)  # type: ignore[assignment]
     return register
 
 
@@ -77,8 +64,8 @@ def estimate_advantages(table: TurnTable, name: str | Estimator = "proxmo", **op
         ValueError: unknown estimator or option, or a value out of range; the message says what is known. Also an
             estimator of the user's own that returns something other than one finite advantage a turn.
     """
-    label, function = _resolve(name)
-    _require_options(label, function, options)
+    label, function = ESTIMATORS.resolve(name)
+    ESTIMATORS.require_options(name, options)
     advantages = function(table, **options)
     if not isinstance(advantages, Advantages):
         raise ValueError(
@@ -95,8 +82,7 @@ def estimate_advantages(table: TurnTable, name: str | Estimator = "proxmo", **op
 
 def default_options(name: str | Estimator) -> dict[str, Any]:
     """The options of an estimator with their defaults."""
-    _, function = _resolve(name)
-    return {option: parameter.default for option, parameter in _options(function).items()}
+    return ESTIMATORS.default_options(name)
 
 
 def validate_options(name: str | Estimator, options: Mapping[str, Any]) -> None:
@@ -118,35 +104,3 @@ def validate_options(name: str | Estimator, options: Mapping[str, Any]) -> None:
         action_valid=[True, True, True, False] * 2,
     )
     estimate_advantages(probe, name, **options)
-
-
-def _resolve(estimator: str | Estimator) -> tuple[str, Estimator]:
-    if not isinstance(estimator, str):
-        return getattr(estimator, "__name__", repr(estimator)), estimator
-    if estimator not in ESTIMATORS:
-        raise ValueError(
-            f"advantage estimator {estimator!r} is not known{_suggestion(estimator, ESTIMATORS)}; "
-            f"known are {sorted(ESTIMATORS)}. An own one becomes known with @register_estimator(name)."
-        )
-    return estimator, ESTIMATORS[estimator]
-
-
-def _require_options(name: str, function: Estimator, options: Mapping[str, Any]) -> None:
-    known = _options(function)
-    for option, value in options.items():
-        if option not in known:
-            raise ValueError(
-                f"{option}={value!r}: advantage estimator {name!r} has no such option{_suggestion(option, known)}; "
-                f"it has {sorted(known)}."
-            )
-        check_option(option, value)
-
-
-def _options(function: Estimator) -> dict[str, inspect.Parameter]:
-    parameters = list(inspect.signature(function).parameters.values())[1:]
-    return {parameter.name: parameter for parameter in parameters}
-
-
-def _suggestion(name: str, known: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(str(name), list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

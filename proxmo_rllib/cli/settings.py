@@ -3,7 +3,7 @@
 A tuned example is a Python file that defines `config` (a ProxMOConfig). It may define `stop` (StopCriteria),
 `warm_start` (a WarmStart, which makes the policy where the config names none) and, for `proxmo tune`, `tune_config` and
 `run_config`. On the command line `key=value` replaces a setting of the config; `key.entry=value` one entry of a setting
-that is a dictionary.
+that is a dictionary, or may be one (`objective.clip_high=0.28`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from proxmo_rllib.cli.examples import find_example, list_examples, make_importable
 from proxmo_rllib.cli.search_spaces import example_value, is_space
+from proxmo_rllib.config_checks import ENTRIES, as_entries
+from proxmo_rllib.config_records import RECORDS
 from proxmo_rllib.stopping import StopCriteria
 
 if TYPE_CHECKING:
@@ -137,7 +139,10 @@ def apply_settings(config: ProxMOConfig, settings: Mapping[str, str]) -> None:
         if name == "panel" and not path:
             value: Any = None if text.lower() in _NONE else text  # a name, which `validate` looks up
         elif path:
-            value = _with_entry(key, present, path, text)
+            value = _with_entry(key, as_entries(name, present), path, text)
+        elif name in ENTRIES:
+            # A word may stand in the place of a dictionary; "none" is the word of one that cannot be None.
+            value = _literal(text) if text.startswith("{") or name in RECORDS else text
         else:
             value = parse_value(key, text, present)
         config.update_from_dict({name: value})

@@ -14,7 +14,8 @@ from ray.rllib.utils.annotations import override
 
 from proxmo_rllib.learner import columns
 from proxmo_rllib.learner.learner import ProxMOLearner
-from proxmo_rllib.learner.losses import TokenLoss, imitation
+from proxmo_rllib.learner.losses import PolicyLoss, TokenLoss, imitation
+from proxmo_rllib.learner.normalization import Normalization
 from proxmo_rllib.learner.token_batches import pad_sequences
 from proxmo_rllib.types import Episode
 
@@ -114,6 +115,14 @@ class BehaviourCloningLearner(ProxMOLearner):
                 config.observation_weight, config.observation_share, config.learn_empty_thoughts, self._device
             )
         ]
+
+    @override(ProxMOLearner)
+    def _choose_normalization(self) -> Normalization:
+        return Normalization()
+
+    @override(ProxMOLearner)
+    def _choose_policy_loss(self) -> PolicyLoss | None:
+        return None
 
     @override(ProxMOLearner)
     def token_loss(self, batch: dict[str, Any], outputs: dict[str, torch.Tensor]) -> TokenLoss:

@@ -9,6 +9,7 @@ LENGTHS = "lengths"  # int64 [sequences]
 LOSS_MASK = "loss_mask"  # bool: True where the token was sampled by the policy and counts in the loss
 LOSS_WEIGHTS = "loss_weights"  # float32: the token's share in the loss, 0 outside the mask
 ADVANTAGES = "advantages"  # float32
+TURN = "turn"  # int64: number of the token's turn among all of the learner's batch; -1 outside the mask
 BEHAVIOUR_LOGPROBS = "behaviour_logprobs"  # float32, of the engine that sampled, temperature included
 OLD_LOGPROBS = "old_logprobs"  # float32, of the policy before the first optimizer step of the iteration
 REFERENCE_LOGPROBS = "reference_logprobs"  # float32, of the frozen initial policy

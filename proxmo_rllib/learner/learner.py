@@ -1,7 +1,7 @@
 """RLlib TorchLearner for token sequences: micro-batches by token budget, one normaliser for every optimizer step.
 
 whole groups -> connectors (advantages, padded columns) -> optimizer steps (`num_epochs` x `num_minibatches`)
-    -> micro-batches -> forward, loss / (weights of the step's tokens over all learners), backward
+    -> micro-batches -> forward, loss / (one number of the step, over all learners; see `normalization`), backward
     -> clip, check that the norm is finite, step
 """
 
@@ -26,9 +26,10 @@ from proxmo_rllib.learner import columns
 from proxmo_rllib.learner.advantages_connector import ProxMOAdvantages
 from proxmo_rllib.learner.agreement import check_on_policy
 from proxmo_rllib.learner.loopback_store import listen_where_told
-from proxmo_rllib.learner.losses import TokenLoss, clipped_surrogate
+from proxmo_rllib.learner.losses import LossTokens, PolicyLoss, TokenLoss, log_mismatch
 from proxmo_rllib.learner.microbatch_size import choose_tokens_per_microbatch
 from proxmo_rllib.learner.module import CausalLMModule
+from proxmo_rllib.learner.normalization import Normalization
 from proxmo_rllib.learner.token_batches import TokenBatches, take_rows
 from proxmo_rllib.metrics_logger import LoggedMetrics
 
@@ -56,7 +57,10 @@ class ProxMOLearner(TorchLearner):
         self._on_policy = False  # the weights are still those of the engine that sampled the batch
         self._has_checked_engine = False
         self._schedule = self.config.lr_schedule_record
-        self._sums: dict[str, float] = defaultdict(float)
+        self._means: dict[str, tuple[float, float]] = defaultdict(lambda: (0.0, 0.0))
+        self._episodes_per_step = 0.0
+        self._normalization = self._choose_normalization()
+        self._policy_loss = self._choose_policy_loss()
         self._tokens_per_microbatch = self._choose_tokens_per_microbatch()
         for connector in self._connectors():
             self._learner_connector.append(connector)
@@ -74,6 +78,21 @@ class ProxMOLearner(TorchLearner):
             ProxMOAdvantages(config.estimator(), config.estimator_settings(), config.group_size),
             TokenBatches(config.loss_weighting, device=self._device),
         ]
+
+    def _choose_normalization(self) -> Normalization:
+        config: Any = self.config
+        return Normalization(config.loss_weighting, config.max_turns * config.max_response_tokens)
+
+    def _choose_policy_loss(self) -> PolicyLoss | None:
+        """The loss that `token_loss` computes; None where that is another."""
+        config: Any = self.config
+        return PolicyLoss(
+            objective=config.chosen_objective(),
+            correction=config.chosen_correction(),
+            kl_coef=config.kl_coef,
+            kl_estimator=config.kl_estimator,
+            entropy_coef=config.entropy_coef,
+        )
 
     @property
     def policy_version(self) -> int:
@@ -100,13 +119,17 @@ class ProxMOLearner(TorchLearner):
         self, *, training_data: Any, num_epochs: int = 1, **kwargs: Any
     ) -> Iterator[MultiAgentBatch]:
         batch = self._make_batch_if_necessary(training_data=training_data)
-        return self._optimizer_batches(dict(batch.policy_batches[DEFAULT_MODULE_ID]), num_epochs)
+        episodes = sum(len(episode) > 0 for episode in training_data.episodes)
+        return self._optimizer_batches(dict(batch.policy_batches[DEFAULT_MODULE_ID]), num_epochs, episodes)
 
-    def _optimizer_batches(self, batch: dict[str, torch.Tensor], num_epochs: int) -> Iterator[MultiAgentBatch]:
+    def _optimizer_batches(
+        self, batch: dict[str, torch.Tensor], num_epochs: int, episodes: int
+    ) -> Iterator[MultiAgentBatch]:
         """One batch an optimizer step, the same number on every learner: an unequal one would deadlock them."""
         self._add_fixed_logprobs(batch)
         count = len(batch[columns.LENGTHS])
         steps = min(self.config.num_minibatches, int(self._reduce(count, "MIN")))
+        self._episodes_per_step = self._reduce(episodes, "SUM") / steps
         self._on_policy = True
         generator = torch.Generator().manual_seed((self.config.seed or 0) * 100_003 + self._num_optimizer_steps)
         for _ in range(num_epochs):
@@ -117,7 +140,7 @@ class ProxMOLearner(TorchLearner):
     @torch.no_grad()
     def _add_fixed_logprobs(self, batch: dict[str, torch.Tensor]) -> None:
         """Adds the columns that stay the same over the iteration's optimizer steps."""
-        recompute = self.config.old_logprobs == "learner"
+        recompute = self.config.old_logprobs_source() == "learner"
         reference = self.config.kl_coef > 0
         batch[columns.OLD_LOGPROBS] = batch[columns.BEHAVIOUR_LOGPROBS]
         if not recompute and not reference:
@@ -144,7 +167,7 @@ class ProxMOLearner(TorchLearner):
         weight = self._reduce(float(rows[columns.LOSS_WEIGHTS][:, 1:].sum()), "SUM")
         micro_batches = self.policy.split(rows, self._tokens_per_microbatch)
         # DistributedDataParallel averages the gradients of the learners, so that the sum needs their number again.
-        scale = self._num_learners() / weight
+        scale = self._num_learners() / self._normalization.denominator(weight, self._episodes_per_step)
         total = 0.0
         for index, chosen in enumerate(micro_batches):
             here = f"micro-batch {index + 1} of {len(micro_batches)}"
@@ -161,54 +184,56 @@ class ProxMOLearner(TorchLearner):
         key = DEFAULT_MODULE_ID
         self.metrics.log_value((key, "num_micro_batches"), len(micro_batches), reduce="sum")
         self.metrics.log_value((key, "tokens_per_microbatch"), self._tokens_per_microbatch, reduce="max", window=1)
-        if self._on_policy and "kl_to_engine" in self._sums:
-            self._check_engine(weight)
+        if self._on_policy and "mismatch/kl" in self._means:
+            self._check_engine()
         self._on_policy = False
-        self._step(weight)
+        self._step()
         return {}, {DEFAULT_MODULE_ID: total}, {}
 
     @override(TorchLearner)
     def compute_loss_for_module(
         self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Any]
     ) -> torch.Tensor:
-        """Weighted sum of the loss over the micro-batch; `_update` divides by the weights of the whole step."""
+        """Weighted sum of the loss over the micro-batch; `_update` divides by one number of the whole step."""
         loss = self.token_loss(batch, fwd_out)
-        for name, value in loss.parts.items():
-            self._sums[name] += float(value)
+        numbers = [number for pair in loss.means.values() for number in pair] + list(loss.maxima.values())
+        # One transfer from the device for all of them.
+        values = iter(torch.stack([number.detach().double() for number in numbers]).tolist())
+        for name in loss.means:
+            total, count = self._means[name]
+            self._means[name] = (total + next(values), count + next(values))
+        for name in loss.maxima:
+            self.metrics.log_value((DEFAULT_MODULE_ID, *name.split("/")), next(values), reduce="max")
         return loss.total
 
     def token_loss(self, batch: dict[str, Any], outputs: dict[str, torch.Tensor]) -> TokenLoss:
         """The loss of a micro-batch. Override it for another one."""
-        config: Any = self.config
+        assert self._policy_loss is not None
         mask = batch[columns.LOSS_MASK].clone()
         mask[:, 0] = False  # nothing predicts the first token
-        old = batch[columns.OLD_LOGPROBS][mask]
-        importance = None
-        if config.old_logprobs == "learner":
-            # The engine's distribution differs from ours by rounding; truncated importance weights correct for it.
-            importance = (old - batch[columns.BEHAVIOUR_LOGPROBS][mask]).exp().clamp(max=2.0)
-        loss = clipped_surrogate(
-            outputs[columns.LOGPROBS],
-            old,
-            batch[columns.ADVANTAGES][mask],
-            outputs[columns.ENTROPY],
-            batch[columns.LOSS_WEIGHTS][mask],
-            clip_low=config.clip_low,
-            clip_high=config.clip_high,
-            entropy_coef=config.entropy_coef,
-            kl_coef=config.kl_coef,
-            reference_logprobs=batch[columns.REFERENCE_LOGPROBS][mask] if config.kl_coef > 0 else None,
-            importance=importance,
+        reference = columns.REFERENCE_LOGPROBS in batch
+        tokens = LossTokens(
+            logprobs=outputs[columns.LOGPROBS],
+            old_logprobs=batch[columns.OLD_LOGPROBS][mask],
+            behaviour_logprobs=batch[columns.BEHAVIOUR_LOGPROBS][mask],
+            advantages=batch[columns.ADVANTAGES][mask],
+            entropy=outputs[columns.ENTROPY],
+            weights=batch[columns.LOSS_WEIGHTS][mask],
+            turn=torch.unique(batch[columns.TURN][mask], return_inverse=True)[1],
+            reference_logprobs=batch[columns.REFERENCE_LOGPROBS][mask] if reference else None,
         )
-        if self._on_policy:
-            to_engine = outputs[columns.LOGPROBS].detach() - batch[columns.BEHAVIOUR_LOGPROBS][mask]
-            weights = batch[columns.LOSS_WEIGHTS][mask]
-            loss.parts["kl_to_engine"] = (weights * (to_engine.exp() - 1.0 - to_engine)).sum()
+        loss = self._policy_loss(tokens)
+        config: Any = self.config
+        if config.old_logprobs_source() == "learner":
+            log_mismatch(loss, tokens, tokens.old_logprobs)
+        elif self._on_policy:
+            log_mismatch(loss, tokens, tokens.logprobs.detach())
         return loss
 
-    def _check_engine(self, weight: float) -> None:
+    def _check_engine(self) -> None:
         """Ends the run before its first step if engine and learner have different distributions for one policy."""
-        kl = self._reduce(self._sums.pop("kl_to_engine"), "SUM") / weight
+        total, count = self._means["mismatch/kl"]
+        kl = self._reduce(total, "SUM") / self._reduce(count, "SUM")
         self.metrics.log_value((DEFAULT_MODULE_ID, "kl_to_engine"), kl, reduce="mean", window=1)
         if self._has_checked_engine:
             return
@@ -218,7 +243,7 @@ class ProxMOLearner(TorchLearner):
         learner = f"{type(lm).__name__}, {lm.config._attn_implementation} attention, {config.dtype}"
         check_on_policy(kl, config.kl_to_engine_bound(), f"{config.engine}, {config.dtype}", learner)
 
-    def _step(self, weight: float) -> None:
+    def _step(self) -> None:
         """Clips, checks and applies the gradient."""
         params = [p for p in self.policy.parameters() if p.requires_grad]
         limit = self.config.grad_clip if self.config.grad_clip is not None else float("inf")
@@ -241,18 +266,17 @@ class ProxMOLearner(TorchLearner):
                     f"The gradient was not finite in {_MAX_SKIPPED_STEPS} optimizer steps in a row. Lower lr="
                     f"{self.config.lr}, or look at the last iteration's rewards and logprobs."
                 )
-        self._log_step(weight, norm, finite)
+        self._log_step(norm, finite)
 
-    def _log_step(self, weight: float, norm: float, finite: bool) -> None:
+    def _log_step(self, norm: float, finite: bool) -> None:
         key = DEFAULT_MODULE_ID
-        share = weight / self._num_learners()
         self.metrics.log_value((key, "gradient_norm"), norm, reduce="mean", window=1)
         # All learners skip the same steps, and their numbers are added.
         self.metrics.log_value((key, "num_skipped_steps"), int(not finite) / self._num_learners(), reduce="sum")
         self.metrics.log_value((key, "policy_version"), self._num_optimizer_steps, reduce="max", window=1)
-        for name, value in self._sums.items():
-            self.metrics.log_value((key, name), (value, share), reduce="ratio")
-        self._sums.clear()
+        for name, mean in self._means.items():
+            self.metrics.log_value((key, *name.split("/")), mean, reduce="ratio")
+        self._means.clear()
 
     def _num_learners(self) -> int:
         return max(1, self.config.num_learners) if self.distributed else 1

@@ -12,6 +12,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 
 from proxmo_rllib.learner import columns
 from proxmo_rllib.learner.advantages_connector import TURN_ADVANTAGES
+from proxmo_rllib.learner.normalization import token_weights
 from proxmo_rllib.types import Episode
 
 # Of a micro-batch's longest row, what each of the others has at least.
@@ -22,7 +23,7 @@ class TokenBatches(ConnectorV2):
     """Lays every episode out as the fewest token sequences, with loss on the sampled tokens only.
 
     Args:
-        weighting: "token" or "episode"; see `pad_sequences`.
+        weighting: what a token weighs in the loss; one of `normalization.LOSS_WEIGHTINGS`.
         device: where the batch goes.
     """
 
@@ -60,8 +61,7 @@ def pad_sequences(
     Args:
         episodes: the episodes; those without a turn have nothing to learn from and give no row.
         advantages: one number a turn, by episode id.
-        weighting: "token" gives every sampled token the weight 1, so that long episodes weigh more; "episode" shares
-            a weight of 1 among the sampled tokens of an episode.
+        weighting: one of `normalization.LOSS_WEIGHTINGS`.
     """
     rows = [(episode, sequence) for episode in episodes for sequence in episode.sequences()]
     if not rows:
@@ -74,15 +74,19 @@ def pad_sequences(
         columns.LOSS_MASK: np.zeros(shape, bool),
         columns.LOSS_WEIGHTS: np.zeros(shape, np.float32),
         columns.ADVANTAGES: np.zeros(shape, np.float32),
+        columns.TURN: np.full(shape, -1, np.int64),
         columns.BEHAVIOUR_LOGPROBS: np.zeros(shape, np.float32),
     }
+    turns = 0
     for row, (episode, sequence) in enumerate(rows):
         out[columns.TOKEN_IDS][row, : len(sequence.token_ids)] = sequence.token_ids
         out[columns.LENGTHS][row] = len(sequence.token_ids)
-        weight = 1.0 if weighting == "token" else 1.0 / max(1, episode.num_response_tokens)
+        weights = token_weights(weighting, np.array([len(turn.response_ids) for turn in episode.turns]))
         for index, (start, stop) in zip(sequence.turns, sequence.spans, strict=True):
             out[columns.LOSS_MASK][row, start:stop] = True
-            out[columns.LOSS_WEIGHTS][row, start:stop] = weight
+            out[columns.LOSS_WEIGHTS][row, start:stop] = weights[index]
+            out[columns.TURN][row, start:stop] = turns
+            turns += 1
             out[columns.ADVANTAGES][row, start:stop] = advantages[episode.episode_id][index]
             out[columns.BEHAVIOUR_LOGPROBS][row, start:stop] = episode.turns[index].logprobs
     return out

@@ -37,6 +37,7 @@ _HEAD = "tests/cluster types it against a Ray head of its own"
 _WARM = "it starts from a model of 1 GB on the hub; tests/imitation types the command on a small one"
 _PIP = "it changes the environment that the tests run in; requirements/ pins what it resolves to, and CI installs that"
 
+_NOISE = "it takes an hour or more; python -m benchmarks.objectives is the same on a toy"
 _FAULTS = "it takes hours, or reads what took hours; tests/benchmarks types shorter ones"
 
 _TIMED = "it times large models for an hour; tests/benchmarks types a shorter one"
@@ -172,6 +173,8 @@ DECISIONS: dict[str, Typed | str] = {
     "sbatch --nodes=2 cluster/slurm.sh tuned_examples/alfworld_qwen2_5_1_5b.py lr=1e-6": _CLUSTER,
     "kubectl apply -f cluster/rayjob.yaml": _CLUSTER,
     # measurements and pictures
+    "python -m benchmarks.objectives": Typed("token_tis", 3600, "long"),
+    "python -m benchmarks.objectives_quickstart": _NOISE,
     "python -m benchmarks.advantages": Typed("proxmo", 300, "slow"),
     "python -m benchmarks.advantages --million": Typed("1,000,000", 300, "slow"),
     "python -m benchmarks.learner [--sizes tiny 135m] [--layouts append window] [--dtypes float32 bfloat16]": _TIMED,

@@ -31,13 +31,57 @@ def whole_contexts(episode: Episode) -> list[np.ndarray]:
     return prompts
 
 
+def plain_objective(
+    objective: str | dict[str, Any], new: torch.Tensor, old: torch.Tensor, advantage: float
+) -> torch.Tensor:
+    """Loss of each token of one turn."""
+    given = {"name": objective} if isinstance(objective, str) else objective
+    name = given["name"]
+    low, high = {"ppo": (0.2, 0.2), "gspo": (3e-4, 4e-4), "cispo": (1.0, 4.0), "reinforce": (0.0, 0.0)}[name]
+    low, high = given.get("clip_low", low), given.get("clip_high", high)
+    if name == "reinforce":
+        return -advantage * new
+    ratio = (new - old).exp()
+    if name == "cispo":
+        return -ratio.detach().clamp(1 - low, 1 + high) * advantage * new
+    if name == "gspo":
+        ratio = (new - old).mean().exp().expand(len(new))
+    loss = -torch.minimum(ratio * advantage, ratio.clamp(1 - low, 1 + high) * advantage)
+    if given.get("dual_clip") and advantage < 0:
+        loss = loss.clamp(max=-given["dual_clip"] * advantage)
+    return loss
+
+
+def plain_correction(name: str, old: torch.Tensor, behaviour: torch.Tensor) -> torch.Tensor:
+    """Weight of each token of one turn."""
+    difference = old - behaviour
+    whole = lambda value: value.expand(len(old))  # noqa: E731
+    return {
+        "none": torch.ones(len(old)),
+        "token_tis": difference.exp().clamp(max=2.0),
+        "sequence_tis": whole(difference.sum().exp().clamp(max=2.0)),
+        "icepop": difference.exp() * ((difference.exp() >= 0.5) & (difference.exp() <= 5.0)),
+        "geometric_mask": whole(((difference.mean().exp() - 1.025).abs() <= 0.225).float()),
+    }[name]
+
+
+def plain_penalty(name: str, new: torch.Tensor, old: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """Divergence of each token of one turn, with the gradient that the estimator is said to have."""
+    difference = new - reference
+    if name == "k1":
+        gradient = (new - old).exp().detach() * difference.detach()
+        return difference.detach() + gradient * new - (gradient * new).detach()
+    return difference**2 / 2 if name == "k2" else (-difference).exp() - 1 + difference
+
+
 def plain_loss(lm: Any, reference: Any, groups: list[Group], config: ProxMOConfig) -> torch.Tensor:
     """Turn by turn, with all logits of all tokens: slow, and nothing to get wrong."""
     episodes = [episode for group in groups for episode in group.episodes]
     settings = config.estimator_settings()
     advantages = iter(estimate_advantages(turn_table(episodes), config.advantage_estimator, **settings).total)
-    total, tokens = torch.zeros(()), 0
+    total, denominator = torch.zeros(()), 0.0
     for episode in episodes:
+        tokens = sum(len(turn.response_ids) for turn in episode.turns)
         for turn, prompt in zip(episode.turns, whole_contexts(episode), strict=True):
             advantage = float(next(advantages))
             ids = torch.from_numpy(np.concatenate([prompt, turn.response_ids])).long()[None]
@@ -45,21 +89,22 @@ def plain_loss(lm: Any, reference: Any, groups: list[Group], config: ProxMOConfi
             log_p = (lm(ids).logits[0, answers] / config.temperature).log_softmax(-1)
             chosen = log_p.gather(1, ids[0, len(prompt) :, None])[:, 0]
             behaviour = torch.from_numpy(turn.logprobs)
-            old, importance = behaviour, torch.ones_like(behaviour)
-            if config.old_logprobs == "learner":
-                old = chosen.detach()
-                importance = (old - behaviour).exp().clamp(max=2.0)
-            ratio = (chosen - old).exp()
-            clipped = ratio.clamp(1 - config.clip_low, 1 + config.clip_high)
-            loss = -(torch.minimum(ratio * advantage, clipped * advantage) * importance).sum()
-            loss = loss - config.entropy_coef * -(log_p.exp() * log_p).sum()
+            recomputed = config.old_logprobs == "learner" or config.correction != "none"
+            old = chosen.detach() if recomputed else behaviour
+            losses = plain_objective(config.objective, chosen, old, advantage)
+            losses = losses * plain_correction(config.correction, old, behaviour)
+            losses = losses - config.entropy_coef * -(log_p.exp() * log_p).sum(-1)
             if config.kl_coef:
                 with torch.no_grad():
                     ref = (reference(ids).logits[0, answers] / config.temperature).log_softmax(-1)
-                difference = ref.gather(1, ids[0, len(prompt) :, None])[:, 0] - chosen
-                loss = loss + config.kl_coef * (difference.exp() - 1 - difference).sum()
-            total, tokens = total + loss, tokens + len(turn.response_ids)
-    return total / tokens
+                    ref = ref.gather(1, ids[0, len(prompt) :, None])[:, 0]
+                losses = losses + config.kl_coef * plain_penalty(config.kl_estimator, chosen, old, ref)
+            weight = {"sequence": 1 / len(losses), "episode": 1 / tokens}.get(config.loss_weighting, 1.0)
+            total = total + weight * losses.sum()
+            denominator += weight * len(losses)
+    if config.loss_weighting == "dr_grpo":
+        denominator = len(episodes) * config.max_turns * config.max_response_tokens
+    return total / denominator
 
 
 def plain_gradients(learner: Any, groups: list[Group], config: ProxMOConfig) -> tuple[float, dict[str, torch.Tensor]]:
@@ -84,18 +129,34 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},
     "temperature": {"temperature": 0.6},
     "penalties": {"kl_coef": 0.3, "entropy_coef": 0.1},
-    "tight clip": {"clip_low": 0.02, "clip_high": 0.1},
+    "tight clip": {"objective": {"name": "ppo", "clip_low": 0.02, "clip_high": 0.1}},
+    "dual clip": {"objective": {"name": "ppo", "dual_clip": 1.1}},
+    "gspo": {"objective": "gspo"},
+    "gspo, wide": {"objective": {"name": "gspo", "clip_low": 0.1, "clip_high": 0.1}},
+    "cispo": {"objective": {"name": "cispo", "clip_low": 0.1, "clip_high": 0.1}},
+    "reinforce": {"objective": "reinforce"},
     "old from the learner": {"old_logprobs": "learner"},
+    "token_tis": {"correction": "token_tis"},
+    "sequence_tis": {"correction": "sequence_tis"},
+    "icepop": {"correction": "icepop"},
+    "geometric_mask": {"correction": "geometric_mask"},
+    "k1": {"kl_coef": 0.3, "kl_estimator": "k1"},
+    "k2": {"kl_coef": 0.3, "kl_estimator": "k2"},
+    "sequence": {"loss_weighting": "sequence"},
+    "episode": {"loss_weighting": "episode", "entropy_coef": 0.1},
+    "dr_grpo": {"loss_weighting": "dr_grpo"},
     "another estimator": {"advantage_estimator": "grpo"},
 }
 
 
-@pytest.mark.parametrize("append", [True, False], ids=["append", "window"])
-@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-def test_the_gradient_is_that_of_a_plain_implementation(
-    config: ProxMOConfig, tools: Any, settings: dict[str, Any], append: bool
-):
-    settings = dict(settings)
+#: Whose unit is a turn or an episode, which a window lays out in other rows than an append-only context.
+OF_SEQUENCES = ("plain", "gspo, wide", "sequence_tis", "geometric_mask", "sequence", "episode", "dr_grpo")
+LAYOUTS = [(name, True) for name in SETTINGS] + [(name, False) for name in OF_SEQUENCES]
+
+
+@pytest.mark.parametrize(("name", "append"), LAYOUTS, ids=lambda value: str(value))
+def test_the_gradient_is_that_of_a_plain_implementation(config: ProxMOConfig, tools: Any, name: str, append: bool):
+    settings = dict(SETTINGS[name])
     if "temperature" in settings:
         config.inference(temperature=settings.pop("temperature"))
     config.training(max_tokens_per_microbatch=40, **settings)
@@ -108,9 +169,32 @@ def test_the_gradient_is_that_of_a_plain_implementation(
     assert logged["total_loss"] == pytest.approx(loss, rel=1e-4, abs=1e-6)
 
 
+def test_every_setting_of_the_loss_changes_the_gradient(config: ProxMOConfig, tools: Any):
+    """One word switches each: else the comparisons above would compare the same thing."""
+    groups = tools.groups(2, 3)
+    seen = []
+    for settings in SETTINGS.values():
+        if "temperature" in settings or "advantage_estimator" in settings:
+            continue
+        learner = tools.build(config.copy(copy_frozen=False).training(**settings))
+        tools.perturb(learner)
+        tools.update(learner, groups)
+        seen.append(torch.cat([gradient.flatten() for gradient in tools.gradients(learner).values()]))
+    # "old from the learner" without a correction is REINFORCE at the first step: there the ratio is 1.
+    same = [
+        (i, j) for i in range(len(seen)) for j in range(i) if torch.allclose(seen[i], seen[j], rtol=1e-4, atol=1e-9)
+    ]
+    names = [name for name in SETTINGS if name not in ("temperature", "another estimator")]
+    assert [{names[i], names[j]} for i, j in same] == [{"reinforce", "old from the learner"}]
+
+
 @pytest.mark.parametrize("max_tokens", [1, 64, 100_000])
-def test_the_gradient_does_not_depend_on_the_micro_batches(config: ProxMOConfig, tools: Any, max_tokens: int):
-    config.training(kl_coef=0.1, entropy_coef=0.05, old_logprobs="learner")
+@pytest.mark.parametrize("weighting", ["sequence", "dr_grpo"])
+def test_the_gradient_does_not_depend_on_the_micro_batches(
+    config: ProxMOConfig, tools: Any, max_tokens: int, weighting: str
+):
+    config.training(kl_coef=0.1, entropy_coef=0.05, correction="geometric_mask", loss_weighting=weighting)
+    config.training(objective={"name": "gspo", "clip_low": 0.1, "clip_high": 0.1})
     groups = tools.groups(3, 3)
     learners = {}
     for budget in (200, max_tokens):

@@ -37,6 +37,9 @@ def make_inspect() -> Callable[[Any], dict[str, Any]]:
 def test_gradient_does_not_depend_on_the_number_of_learners(local_ray: None, config: ProxMOConfig, tools: Any):
     """Groups of unequal size, so that the shards have unequal numbers of sequences, tokens and micro-batches."""
     config.training(kl_coef=0.1, entropy_coef=0.05, max_tokens_per_microbatch=60, num_groups=3, lr=1e-4)
+    # What the sum is divided by is no sum of weights, and GSPO's unit is the turn.
+    config.training(loss_weighting="dr_grpo", objective={"name": "gspo", "clip_low": 0.1, "clip_high": 0.1})
+    config.env_runners(max_turns=4).inference(max_response_tokens=2)
     groups = [*tools.groups(1, 3, max_turns=12), *tools.groups(4, 3, max_turns=2, seed=1)[1:]]
     alone = tools.build(config)
     logged = tools.update(alone, groups)
