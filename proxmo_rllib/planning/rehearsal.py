@@ -1,0 +1,291 @@
+"""What a forward and backward pass takes, found by making it without memory: the model's own code on tensors that have
+shapes and no contents.
+
+Every storage that would be allocated is counted while it would live. So nothing of a family's layers, of autocast, of
+gradient checkpointing or of the loss is written again here, and nothing of it can be forgotten. What kernels allocate
+for themselves is not seen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import astuple, dataclass
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from proxmo_rllib.config_records import LoRA
+
+
+@dataclass(frozen=True, slots=True)
+class Arithmetic:
+    """How the learner computes; what changes the memory of a pass.
+
+    Attributes:
+        dtype: "float32" or "bfloat16", of the arithmetic.
+        gradient_checkpointing: whether activations are computed again in the backward pass.
+        lora: adapters beside frozen weights, if any; those weights are of the arithmetic's type.
+        sharded: whether blocks are gathered in the arithmetic's type, instead of cast from whole float32 weights.
+    """
+
+    dtype: str = "float32"
+    gradient_checkpointing: bool = False
+    lora: LoRA | None = None
+    sharded: bool = False
+
+
+# glibc gives blocks from this size on a mapping of their own, and back to the system when they are freed; smaller ones
+# stay in its heap (mallopt(3), M_MMAP_THRESHOLD: it grows up to 32 MiB on machines of 64 bits).
+_OF_HEAP = 32 * 2**20
+# Of the smaller blocks, what a heap in which they come and go takes beside them. Measured: 1.4 to 1.7 times as much in
+# all, at one and 135 million weights.
+_HEAP_SHARE = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class PassMemory:
+    """Most bytes that live at once in a forward and backward pass.
+
+    Attributes:
+        all: of blocks of any size.
+        small: of those below 32 MiB.
+        large: of the others.
+    """
+
+    all: float
+    small: float
+    large: float
+
+    @property
+    def on_device(self) -> float:
+        """Bytes on a device whose allocator gives freed blocks to the next that ask."""
+        return self.all
+
+    @property
+    def on_host(self) -> float:
+        """Bytes in a process on a CPU: what its heap once took it keeps."""
+        return _HEAP_SHARE * self.small + self.large
+
+
+class Rehearsal:
+    """A causal LM without contents, on which passes are rehearsed.
+
+    Layers that are all alike are not all made: two numbers of them say what one more takes.
+
+    Args:
+        config: of transformers.
+        arithmetic: how it is trained.
+    """
+
+    def __init__(self, config: Any, arithmetic: Arithmetic) -> None:
+        self._layers = int(config.get_text_config().num_hidden_layers)
+        period = _period(config.get_text_config())
+        few, more = 2 * period, 3 * period
+        made = [self._layers] if more >= self._layers else [few, more]
+        self._models = [(number, _Model(shortened(config, number), arithmetic)) for number in made]
+        self._passes: dict[tuple[int, int], PassMemory] = {}
+
+    def a_pass(self, sequences: int, length: int) -> PassMemory:
+        """Peak of a micro-batch beyond weights and gradients, every token of it in the loss.
+
+        The gradients of an earlier micro-batch are there, as in all but the first of an optimizer step.
+
+        Args:
+            sequences: of the micro-batch.
+            length: tokens of each.
+        """
+        key = (sequences, length)
+        if key not in self._passes:
+            self._passes[key] = self._rehearse(sequences, length)
+        return self._passes[key]
+
+    def _rehearse(self, sequences: int, length: int) -> PassMemory:
+        measured = [(number, model.a_pass(sequences, length)) for number, model in self._models]
+        (few, less), (more, most) = measured[0], measured[-1]
+        if few == more:
+            return most
+        beyond = (self._layers - few) / (more - few)
+        pairs = zip(astuple(less), astuple(most), strict=True)
+        return PassMemory(*(start + beyond * (end - start) for start, end in pairs))
+
+
+def _period(config: Any) -> int:
+    """Layers after which a model's kinds of layers repeat; all of them, if they do not or it cannot be told."""
+    layers = int(config.num_hidden_layers)
+    if getattr(config, "first_k_dense_replace", 0) or getattr(config, "decoder_sparse_step", 1) != 1:
+        return layers
+    kinds = [value for value in vars(config).values() if isinstance(value, (list, tuple)) and len(value) == layers]
+    for period in range(1, layers):
+        if all(kind[i] == kind[i + period] for kind in kinds for i in range(layers - period)):
+            return period
+    return layers
+
+
+def shortened(config: Any, layers: int) -> Any:
+    """A copy of a model's config with its first layers only."""
+    short = copy.deepcopy(config)
+    text = short.get_text_config()
+    all_layers = int(text.num_hidden_layers)
+    for name, value in list(vars(text).items()):
+        if isinstance(value, (list, tuple)) and len(value) == all_layers:
+            setattr(text, name, value[:layers])
+    text.num_hidden_layers = layers
+    return short
+
+
+class _Model:
+    """A model without contents."""
+
+    def __init__(self, config: Any, arithmetic: Arithmetic) -> None:
+        self._arithmetic = arithmetic
+        self._mode = FakeTensorMode()
+        with self._mode:
+            self.lm = _build(config, arithmetic)
+
+    def a_pass(self, sequences: int, length: int) -> PassMemory:
+        from proxmo_rllib.learner.module import _in_parts
+        from proxmo_rllib.learner.own_forward import OwnForward
+
+        class Unchecked(OwnForward):
+            """There are no logits to compare."""
+
+            def _compare(self) -> None:
+                return
+
+        with self._mode, self._counting() as counted:
+            for parameter in self.lm.parameters():
+                if parameter.requires_grad and parameter.grad is None:
+                    parameter.grad = torch.empty_like(parameter)
+            counted.forget()
+            policy = Unchecked(self.lm)
+            ids = torch.zeros((sequences, length), dtype=torch.int64)
+            with self._autocast():
+                hidden = policy.hidden(ids)[:, :-1].flatten(0, 1)
+                logprobs, entropy = _in_parts(policy, hidden, ids[:, 1:].flatten(), 0.7)
+            del hidden
+            (logprobs.sum() + entropy.sum()).backward()
+        return counted.peak
+
+    @contextlib.contextmanager
+    def _counting(self) -> Iterator[_LiveStorages]:
+        with _LiveStorages() as counted:
+            counted.ignore(self.lm)
+            yield counted
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self._arithmetic.dtype == "float32" or self._arithmetic.sharded:
+            return contextlib.nullcontext()
+        return torch.autocast("cpu", dtype=getattr(torch, self._arithmetic.dtype))
+
+
+def _build(config: Any, arithmetic: Arithmetic) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    from proxmo_rllib.policies.attention import asks_for_more
+
+    cast = arithmetic.sharded or arithmetic.lora is not None
+    dtype = getattr(torch, arithmetic.dtype) if cast else torch.float32
+    lm = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
+    if lm.config._attn_implementation == "sdpa" and asks_for_more(lm):
+        lm.set_attn_implementation("eager")
+    if arithmetic.lora is not None:
+        lm.requires_grad_(False)
+        for parent, name, layer in list(adapted_layers(lm, arithmetic.lora)):
+            setattr(parent, name, _Adapted(layer, arithmetic.lora.rank, dtype if arithmetic.sharded else torch.float32))
+    if arithmetic.gradient_checkpointing:
+        lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        lm.train()  # outside of it transformers checkpoints nothing
+    return lm
+
+
+def adapted_layers(lm: Any, lora: LoRA) -> Iterator[tuple[torch.nn.Module, str, torch.nn.Linear]]:
+    """The linear layers of a model that have an adapter: parent, name in it, and the layer itself.
+
+    Raises:
+        ValueError: no layer has one.
+    """
+    head = lm.get_output_embeddings()
+    found = False
+    for parent in list(lm.modules()):
+        for name, layer in list(parent.named_children()):
+            if not isinstance(layer, torch.nn.Linear) or layer is head:
+                continue
+            if lora.target_modules == "all-linear" or name in lora.target_modules:
+                found = True
+                yield parent, name, layer
+    if not found:
+        names = sorted({name.rsplit(".", 1)[-1] for name, m in lm.named_modules() if isinstance(m, torch.nn.Linear)})
+        raise ValueError(
+            f"lora={{'target_modules': {lora.target_modules!r}}}: {type(lm).__name__} has no such linear layer; it has "
+            f"{', '.join(names)}."
+        )
+
+
+class _Adapted(torch.nn.Module):
+    """A linear layer with an adapter, computed in the order in which peft does."""
+
+    def __init__(self, base: torch.nn.Linear, rank: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.base = base
+        self.down = torch.nn.Linear(base.in_features, rank, bias=False, dtype=dtype)
+        self.up = torch.nn.Linear(rank, base.out_features, bias=False, dtype=dtype)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.base(x) + self.up(self.down(x.to(self.down.weight.dtype))) * 2.0
+
+
+class _LiveStorages(TorchDispatchMode):
+    """Counts the bytes of storages that operations make, from their first tensor to the end of their last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sizes: dict[int, int] = {}
+        self._start()
+
+    @property
+    def peak(self) -> PassMemory:
+        """The most at once so far."""
+        return PassMemory(self._most, *self._most_of)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                self._note(tensor)
+        return result
+
+    def ignore(self, lm: torch.nn.Module) -> None:
+        """Counts a model's own tensors as nothing."""
+        for tensor in (*lm.parameters(), *lm.buffers()):
+            self._sizes[tensor.untyped_storage()._cdata] = 0
+
+    def forget(self) -> None:
+        """Counts what lives now as nothing."""
+        self._sizes = dict.fromkeys(self._sizes, 0)
+        self._start()
+
+    def _start(self) -> None:
+        self._now, self._most = [0, 0], 0  # of small and large blocks; of both
+        self._most_of = [0, 0]
+
+    def _note(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._sizes:
+            return
+        self._sizes[key] = size
+        kind = size >= _OF_HEAP
+        self._now[kind] += size
+        self._most_of[kind] = max(self._most_of[kind], self._now[kind])
+        self._most = max(self._most, sum(self._now))
+        weakref.finalize(storage, self._drop, key)
+
+    def _drop(self, key: int) -> None:
+        size = self._sizes.pop(key, 0)
+        self._now[size >= _OF_HEAP] -= size
