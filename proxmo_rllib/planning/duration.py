@@ -1,4 +1,4 @@
-"""How long an iteration may take: operations by speed, bytes by bandwidth. A rough estimate, which prints what it assumes.
+"""How long an iteration may take: operations by speed, bytes by bandwidth. An estimate that prints what it assumes.
 
 Rollouts decode a token of every episode a step, and a step reads the weights and the cache once. The learner computes
 each token twice forward and four times backward for every weight that computes it (2 and 4 operations a weight), a
@@ -138,7 +138,5 @@ def _rollouts(
 
 def _in_words(speed: Speed, dtype: str) -> str:
     source = "measured now" if speed.measured else "data sheet"
-    return (
-        f"{speed.name}, {speed.flops[dtype] / 1e12:.3g} TFLOP/s in {dtype}, {speed.bandwidth / 1e9:,.0f} GB/s ({source}), "
-        f"{1000 * speed.step_s:g} ms a decoding step beside it"
-    )
+    peaks = f"{speed.flops[dtype] / 1e12:.3g} TFLOP/s in {dtype}, {speed.bandwidth / 1e9:,.0f} GB/s"
+    return f"{speed.name}, {peaks} ({source}), {1000 * speed.step_s:g} ms a decoding step beside it (assumed)"

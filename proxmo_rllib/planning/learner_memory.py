@@ -83,8 +83,8 @@ def learner_memory(model: PlannedModel, settings: PlannedSettings, hardware: Har
     why = f"{sequences} x {length:,} tokens"
     staying = _staying(model, settings, hardware, on_gpu)
     if not on_gpu:
-        pass_part = Part("a micro-batch", passes.on_host, why)
-        return (Demand("learner", settings.learners, "host", (*staying, pass_part, _export(model, settings)), None),)
+        comes = max(Part("a micro-batch", passes.on_host, why), _export(model, settings), key=lambda part: part.bytes)
+        return (Demand("learner", settings.learners, "host", (*staying, comes), None),)
     room = Part("a micro-batch", passes.on_device / SHARE_OF_GPU, f"{why}, 15% between the allocator's blocks")
     return (
         Demand("learner", settings.learners, "GPU", (*staying, room), _gpu_share(settings, hardware)),
@@ -148,8 +148,12 @@ def _gathered(model: PlannedModel, settings: PlannedSettings) -> Part:
 
 
 def _export(model: PlannedModel, settings: PlannedSettings) -> Part:
-    """A copy for the engines, which lies beside what stays while no micro-batch does."""
-    return Part("export", 0.0, "after the last micro-batch, smaller than one")
+    """What lies beside what stays when the weights go to the engines, and no micro-batch does."""
+    if settings.adapters is not None:
+        return Part("export", 2 * 4 * model.adapter_weights(settings.adapters), "the adapters, twice")
+    # One file of them, and Ray's copy of it; in another type than the weights' own, those tensors first.
+    copies = 2 if settings.dtype == "float32" else 3
+    return Part("export", copies * WIDTHS[settings.dtype] * model.shape.num_weights, f"{copies} copies for the engines")
 
 
 def _beside_gpu(model: PlannedModel, settings: PlannedSettings) -> tuple[Part, ...]:

@@ -7,7 +7,7 @@ settings, model's shape, hardware ─► demands of engine and learner ─► fi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from proxmo_rllib.planning.demand import Demand, Part
@@ -118,9 +118,11 @@ def _problems(
             f"engine_kwargs.gpu_memory_utilization={0.95 * fraction:.2f}"
         )
     searches = {"engine": nearest_engine, "learner": nearest_learner}
-    for demand in demands:
-        if not demand.fits:
-            found.append(f"{demand} does not fit; {_remedy(searches[demand.who](model, settings, hardware))}")
+    found += [
+        f"{demand} does not fit; {_remedy(searches[demand.who](model, settings, hardware))}"
+        for demand in demands
+        if not demand.fits
+    ]
     if not host.fits:
         largest = max(host.parts, key=lambda part: part.bytes)
         remedy = _remedy(nearest_host(model, settings, hardware))
@@ -139,14 +141,9 @@ def _notes(model: PlannedModel, settings: PlannedSettings, hardware: Hardware) -
     held = cached_sequences(model, settings, hardware)
     if 1 <= held < settings.max_num_seqs:
         notes.append(
-            f"an engine's cache holds {held:.0f} sequences of max_model_len={settings.max_model_len} tokens, fewer than "
-            f"max_num_seqs={settings.max_num_seqs}: where all are that long, some wait or are computed again"
+            f"an engine's cache holds {held:.0f} sequences of max_model_len={settings.max_model_len} tokens, fewer "
+            f"than max_num_seqs={settings.max_num_seqs}: where all are that long, some wait or are computed again"
         )
     if hardware.gpus and not reserved_gpus(settings):
         notes.append("no process is on a GPU: set num_gpus_per_engine=1 num_gpus_per_learner=1")
     return notes
-
-
-def changed(settings: PlannedSettings, changes: Mapping[str, Any]) -> PlannedSettings:
-    """Settings with some of them changed."""
-    return replace(settings, **changes)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from proxmo_rllib.config_records import LoRA
+from proxmo_rllib.config_records import LoRA, read_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,16 @@ class Arithmetic:
     gradient_checkpointing: bool = False
     lora: LoRA | None = None
     sharded: bool = False
+
+    @classmethod
+    def of_module(cls, settings: Mapping[str, Any]) -> Arithmetic:
+        """That of a learner's module, from what it is built from (`ProxMOConfig.module_settings`)."""
+        return cls(
+            settings["dtype"],
+            settings["gradient_checkpointing"],
+            read_record(LoRA, "lora", settings.get("lora")),
+            settings.get("sharding") is not None,
+        )
 
 
 # glibc gives blocks from this size on a mapping of their own, and back to the system when they are freed; smaller ones
@@ -192,7 +202,9 @@ def _build(config: Any, arithmetic: Arithmetic) -> Any:
     cast = arithmetic.sharded or arithmetic.lora is not None
     dtype = getattr(torch, arithmetic.dtype) if cast else torch.float32
     lm = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
-    if lm.config._attn_implementation == "sdpa" and asks_for_more(lm):
+    # A learner's own model says so where SDPA was found to compute something else.
+    eager = getattr(config, "_attn_implementation", None) == "eager" or asks_for_more(lm)
+    if lm.config._attn_implementation == "sdpa" and eager:
         lm.set_attn_implementation("eager")
     if arithmetic.lora is not None:
         lm.requires_grad_(False)

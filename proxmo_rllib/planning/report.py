@@ -58,8 +58,8 @@ def time_line(duration: Duration) -> str:
     """The time of an iteration in a line."""
     return (
         f"an iteration takes about {seconds(duration.seconds)}: rollouts {seconds(duration.rollouts)}, learning "
-        f"{seconds(duration.learning)}, transfer {seconds(duration.transfer)}; {duration.sampled_tokens:,} tokens sampled, "
-        f"{duration.trained_tokens:,} trained on"
+        f"{seconds(duration.learning)}, transfer {seconds(duration.transfer)}; {duration.sampled_tokens:,} tokens "
+        f"sampled, {duration.trained_tokens:,} trained on"
     )
 
 
