@@ -2,7 +2,7 @@
 
     proxmo plan quickstart
     proxmo plan tuned_examples/alfworld_qwen2_5_1_5b.py --gpu-memory 80
-    proxmo plan FILE.py lora.rank=16 --gpu-memory 24 --gpus 2 --model-config config.json
+    proxmo plan FILE.py --gpu-memory 24 --gpus 2 --model-config config.json
 
 Of the model nothing but its config.json is read. The exit status is 1 if something does not fit; the nearest settings
 that do are said.

@@ -53,6 +53,10 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 _SAME_SHAPE = ("-Instruct",)
 
 
+class UnreadableConfigError(ValueError):
+    """A model's config.json is nowhere, or no model's."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelShape:
     """What a plan has to know of a model.
@@ -93,7 +97,8 @@ def read_config(source: str | Path) -> Any:
         source: a config.json, a folder with one, a hub name, or `asset:NAME`.
 
     Raises:
-        ValueError: there is none, or transformers cannot read it.
+        UnreadableConfigError: there is none, or transformers cannot read it.
+        ValueError: there is no such asset or folder.
     """
     path = Path(source).expanduser()
     if path.is_file():
@@ -119,7 +124,7 @@ def read_config(source: str | Path) -> Any:
             return _config_of(Path(hf_hub_download(name, "config.json")))
         except (HfHubHTTPError, OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
-    raise ValueError(
+    raise UnreadableConfigError(
         f"{name!r}: its config.json is not on this machine and cannot be fetched ({reason}). Give the file with "
         f"--model-config config.json, or one of the models whose shape is known: {', '.join(PRESETS)}."
     )
@@ -129,9 +134,9 @@ def _config_of(path: Path) -> Any:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: it cannot be read ({error}); give a model's config.json.") from error
+        raise UnreadableConfigError(f"{path}: it cannot be read ({error}); give a model's config.json.") from error
     if not isinstance(content, dict) or not isinstance(content.get("model_type"), str):
-        raise ValueError(f"{path}: it has no model_type, so it is no model's config.json; give one.")
+        raise UnreadableConfigError(f"{path}: it has no model_type, so it is no model's config.json; give one.")
     return _from_dictionary(content, str(path))
 
 
@@ -143,7 +148,7 @@ def _from_dictionary(content: Mapping[str, Any], where: str) -> Any:
         return AutoConfig.for_model(content["model_type"], **settings)
     except Exception as error:  # transformers raises whatever a wrong value leads to
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{where}: model_type={content['model_type']!r} cannot be read: {first}") from error
+        raise UnreadableConfigError(f"{where}: model_type={content['model_type']!r} cannot be read: {first}") from error
 
 
 def shape_of(config: Any) -> ModelShape:

@@ -252,6 +252,23 @@ class _Adapted(torch.nn.Module):
         return self.base(x) + self.up(self.down(x.to(self.down.weight.dtype))) * 2.0
 
 
+def _grouped_product(
+    one: torch.Tensor, other: torch.Tensor, offsets: torch.Tensor | None = None, *more: Any, **options: Any
+) -> torch.Tensor:
+    """What a product of each group of rows (the experts') returns, of the right shape.
+
+    PyTorch's own rule for that shape allows a GPU's types only, and a CPU computes it in float32 too.
+    """
+    if one.dim() == 2 and other.dim() == 2:
+        assert offsets is not None
+        shape = [len(offsets), one.shape[0], other.shape[1]]
+    elif one.dim() == 2 or other.dim() == 2:
+        shape = [one.shape[-2], other.shape[-1]]
+    else:
+        shape = [one.shape[0], one.shape[1], other.shape[2]]
+    return one.new_empty(shape)
+
+
 class _LiveStorages(TorchDispatchMode):
     """Counts the bytes of storages that operations make, from their first tensor to the end of their last."""
 
@@ -266,7 +283,8 @@ class _LiveStorages(TorchDispatchMode):
         return PassMemory(self._most, *self._most_of)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
+        grouped = func is torch.ops.aten._grouped_mm.default
+        result = _grouped_product(*args, **(kwargs or {})) if grouped else func(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
             if isinstance(tensor, torch.Tensor):
                 self._note(tensor)

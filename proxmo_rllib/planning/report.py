@@ -35,6 +35,12 @@ def title(plan: Plan) -> str:
     )
 
 
+def summary(plan: Plan) -> str:
+    """What each process takes, and the time of an iteration, in a line."""
+    each = ", ".join(str(demand) for demand in plan.demands if demand.has is not None or demand.place == "host")
+    return f"{each}; an iteration of about {seconds(plan.duration.seconds)}"
+
+
 def rows(plan: Plan) -> list[tuple[str, str, str]]:
     """The table: what, bytes, why; a demand's own row before those of its parts."""
     table = []
