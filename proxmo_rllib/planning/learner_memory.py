@@ -9,20 +9,16 @@ a block or two in whole while they compute.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 
 from proxmo_rllib.planning.demand import Demand, Part
 from proxmo_rllib.planning.hardware import GIB, Hardware
+from proxmo_rllib.planning.learners_choice import chosen_tokens, share_of_gpu, share_of_machine
 from proxmo_rllib.planning.model import PlannedModel
 from proxmo_rllib.planning.rehearsal import Arithmetic, PassMemory
 from proxmo_rllib.planning.settings import PlannedSettings
 
 MIB = 2**20
-LARGEST, SMALLEST = 16384, 256  # tokens of a micro-batch that a learner chooses itself
-#: Of a machine's memory, on a CPU, for all learners on it; engines, environments and Ray's objects have the rest.
-SHARE_OF_MACHINE = 0.4
-#: Of what is free on a GPU: the allocator needs some room between its blocks.
-SHARE_OF_GPU = 0.85
 # A learner's process before it has a model: interpreter, PyTorch, transformers, Ray and RLlib. Measured.
 _PROCESS = 640 * MIB
 # Assumed, since nothing here has run on a GPU: its context and the libraries' workspaces, on it and in host memory.
@@ -41,32 +37,24 @@ def tokens_per_microbatch(model: PlannedModel, settings: PlannedSettings, hardwa
     """Tokens of a micro-batch: those that are set, or those that the learner will choose."""
     if settings.max_tokens_per_microbatch is not None:
         return settings.max_tokens_per_microbatch
-    stays = sum(part.bytes for part in _staying(model, settings, hardware, on_gpu=settings.num_gpus_per_learner > 0))
-    if settings.num_gpus_per_learner > 0:
-        room = SHARE_OF_GPU * (_gpu_share(settings, hardware) - stays)
-    elif hardware.host_bytes is None:
-        return LARGEST
-    else:
-        room = SHARE_OF_MACHINE * hardware.host_bytes / settings.learners - (stays - _PROCESS)
-    return tokens_that_fit(lambda tokens: _pass_bytes(model, settings, tokens), room)
+    shape, share = model.shape, settings.learners if settings.shards is not None else 1
+    trained = 4 * trained_weights(model, settings) / share
+    frozen = 0.0 if settings.adapters is None else WIDTHS[settings.dtype] * shape.num_weights / share
+    weights = trained + frozen + (4 * shape.num_weights / share if settings.reference else 0.0)
+    on_gpu = share_of_gpu() * (_gpu_share(settings, hardware) - _CONTEXT - weights) - 3 * trained
+    on_host = share_of_machine() * (hardware.host_bytes or math.inf) / settings.learners - weights - 3 * trained
+    return chosen_tokens(
+        model,
+        arithmetic_of(settings),
+        settings.max_model_len,
+        free_on_gpu=on_gpu if settings.num_gpus_per_learner > 0 else None,
+        room_on_host=on_host,
+    )
 
 
-def tokens_that_fit(pass_bytes: Callable[[int], float], room: float) -> int:
-    """The largest power of two between 256 and 16,384 whose pass has room; the smallest, if none has.
-
-    Args:
-        pass_bytes: of a micro-batch of so many tokens.
-        room: bytes that there are for it.
-    """
-    sizes = [SMALLEST << power for power in range((LARGEST // SMALLEST).bit_length())]
-    fitting, beyond = 0, len(sizes)
-    while beyond - fitting > 1:
-        middle = (fitting + beyond) // 2
-        if pass_bytes(sizes[middle]) <= room:
-            fitting = middle
-        else:
-            beyond = middle
-    return sizes[fitting]
+def trained_weights(model: PlannedModel, settings: PlannedSettings) -> int:
+    """All of them, or those of the adapters."""
+    return model.shape.num_weights if settings.adapters is None else model.adapter_weights(settings.adapters)
 
 
 def a_micro_batch(tokens: int, max_model_len: int) -> tuple[int, int]:
@@ -85,7 +73,7 @@ def learner_memory(model: PlannedModel, settings: PlannedSettings, hardware: Har
     if not on_gpu:
         comes = max(Part("a micro-batch", passes.on_host, why), _export(model, settings), key=lambda part: part.bytes)
         return (Demand("learner", settings.learners, "host", (*staying, comes), None),)
-    room = Part("a micro-batch", passes.on_device / SHARE_OF_GPU, f"{why}, 15% between the allocator's blocks")
+    room = Part("a micro-batch", passes.on_device / share_of_gpu(), f"{why}, 15% between the allocator's blocks")
     return (
         Demand("learner", settings.learners, "GPU", (*staying, room), _gpu_share(settings, hardware)),
         Demand("learner", settings.learners, "host", _beside_gpu(model, settings), None),
@@ -94,12 +82,6 @@ def learner_memory(model: PlannedModel, settings: PlannedSettings, hardware: Har
 
 def _gpu_share(settings: PlannedSettings, hardware: Hardware) -> float:
     return min(1.0, settings.num_gpus_per_learner) * hardware.gpu_bytes
-
-
-def _pass_bytes(model: PlannedModel, settings: PlannedSettings, tokens: int) -> float:
-    length = min(settings.max_model_len, tokens)
-    passes = _a_pass(model, settings, max(1, tokens // length), length)
-    return passes.on_device if settings.num_gpus_per_learner > 0 else passes.on_host
 
 
 def _a_pass(model: PlannedModel, settings: PlannedSettings, sequences: int, length: int) -> PassMemory:
@@ -111,7 +93,7 @@ def _staying(model: PlannedModel, settings: PlannedSettings, hardware: Hardware,
     shape, shards = model.shape, settings.shards
     width = WIDTHS[settings.dtype]
     share = settings.learners if shards is not None else 1
-    trained = shape.num_weights if settings.adapters is None else model.adapter_weights(settings.adapters)
+    trained = trained_weights(model, settings)
     each = "" if share == 1 else f"a share of {share}"
     parts = [Part("context", _CONTEXT, "assumed") if on_gpu else Part("process", _PROCESS, "measured")]
     if settings.adapters is not None:
@@ -169,7 +151,7 @@ def _beside_gpu(model: PlannedModel, settings: PlannedSettings) -> tuple[Part, .
     else:
         parts.append(Part("export", copy / settings.learners, "a tensor at a time, into one file"))
     if shards is not None and shards.cpu_offload:
-        trained = shape.num_weights if settings.adapters is None else model.adapter_weights(settings.adapters)
+        trained = trained_weights(model, settings)
         frozen = 0 if settings.adapters is None else WIDTHS[settings.dtype] * shape.num_weights
         parts.append(Part("offloaded", (16 * trained + frozen) / settings.learners, "weights, gradient, moments"))
     return tuple(parts)

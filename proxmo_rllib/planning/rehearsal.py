@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from proxmo_rllib.config_records import LoRA, read_record
+from proxmo_rllib.config_records import LoRA
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +38,6 @@ class Arithmetic:
     gradient_checkpointing: bool = False
     lora: LoRA | None = None
     sharded: bool = False
-
-    @classmethod
-    def of_module(cls, settings: Mapping[str, Any]) -> Arithmetic:
-        """That of a learner's module, from what it is built from (`ProxMOConfig.module_settings`)."""
-        return cls(
-            settings["dtype"],
-            settings["gradient_checkpointing"],
-            read_record(LoRA, "lora", settings.get("lora")),
-            settings.get("sharding") is not None,
-        )
 
 
 # glibc gives blocks from this size on a mapping of their own, and back to the system when they are freed; smaller ones
@@ -100,6 +90,7 @@ class Rehearsal:
         made = [self._layers] if more >= self._layers else [few, more]
         self._models = [(number, _Model(shortened(config, number), arithmetic)) for number in made]
         self._passes: dict[tuple[int, int], PassMemory] = {}
+        self.eager = self._models[0][1].lm.config._attn_implementation == "eager"
 
     def a_pass(self, sequences: int, length: int) -> PassMemory:
         """Peak of a micro-batch beyond weights and gradients, every token of it in the loss.
@@ -115,14 +106,20 @@ class Rehearsal:
             self._passes[key] = self._rehearse(sequences, length)
         return self._passes[key]
 
+    def kept_bytes(self, length: int) -> float:
+        """Bytes that the trunk keeps for the backward pass of one sequence of so many tokens."""
+        return self._of_all_layers([model.kept_bytes(length) for _, model in self._models])
+
     def _rehearse(self, sequences: int, length: int) -> PassMemory:
-        measured = [(number, model.a_pass(sequences, length)) for number, model in self._models]
-        (few, less), (more, most) = measured[0], measured[-1]
-        if few == more:
-            return most
-        beyond = (self._layers - few) / (more - few)
-        pairs = zip(astuple(less), astuple(most), strict=True)
-        return PassMemory(*(start + beyond * (end - start) for start, end in pairs))
+        measured = [astuple(model.a_pass(sequences, length)) for _, model in self._models]
+        return PassMemory(*(self._of_all_layers(of_one) for of_one in zip(*measured, strict=True)))
+
+    def _of_all_layers(self, measured: Sequence[float]) -> float:
+        """What all layers take, from what each of the models did."""
+        if len(measured) == 1:
+            return measured[0]
+        few, more = (number for number, _ in self._models)
+        return measured[0] + (self._layers - few) / (more - few) * (measured[1] - measured[0])
 
 
 def _period(config: Any) -> int:
@@ -181,6 +178,14 @@ class _Model:
             del hidden
             (logprobs.sum() + entropy.sum()).backward()
         return counted.peak
+
+    def kept_bytes(self, length: int) -> int:
+        with self._mode, self._counting() as counted, self._autocast():
+            ids = torch.zeros((1, length), dtype=torch.int64)
+            hidden = self.lm.base_model(input_ids=ids, use_cache=False).last_hidden_state
+            kept = counted.now
+            del hidden
+        return kept
 
     @contextlib.contextmanager
     def _counting(self) -> Iterator[_LiveStorages]:
@@ -281,6 +286,11 @@ class _LiveStorages(TorchDispatchMode):
     def peak(self) -> PassMemory:
         """The most at once so far."""
         return PassMemory(self._most, *self._most_of)
+
+    @property
+    def now(self) -> int:
+        """Bytes that live now."""
+        return sum(self._now)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         grouped = func is torch.ops.aten._grouped_mm.default

@@ -13,13 +13,14 @@ from typing import Any
 from proxmo_rllib.planning.demand import Demand
 from proxmo_rllib.planning.engine_memory import engine_memory
 from proxmo_rllib.planning.hardware import Hardware
-from proxmo_rllib.planning.learner_memory import LARGEST, SMALLEST, learner_memory
+from proxmo_rllib.planning.learner_memory import learner_memory
 from proxmo_rllib.planning.model import PlannedModel
 from proxmo_rllib.planning.settings import PlannedSettings
 
 Changes = Mapping[str, Any]
 _LORA = {"rank": 16, "alpha": 32}
 _MOST_LEARNERS = 8  # of one machine
+_LARGEST, _SMALLEST = 16384, 256  # tokens of a micro-batch
 _SHORTEST = 512  # tokens; below this few episodes fit
 
 
@@ -65,9 +66,9 @@ def _micro_batches(settings: PlannedSettings, changes: Changes) -> Iterator[Chan
     """The micro-batch as it is, and smaller ones down to a single sequence."""
     if changes:
         yield {}
-    tokens = settings.max_tokens_per_microbatch or LARGEST
+    tokens = settings.max_tokens_per_microbatch or _LARGEST
     longest = changes.get("max_model_len", settings.max_model_len)
-    while tokens > max(SMALLEST, longest):
+    while tokens > max(_SMALLEST, longest):
         tokens //= 2
         yield {"max_tokens_per_microbatch": tokens}
 
