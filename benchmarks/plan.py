@@ -5,8 +5,9 @@
     python -m benchmarks.plan --measure               # peaks of real processes beside the planned ones: ten minutes
 
 A measured learner is a process that trains on made-up episodes, two optimizer steps of two micro-batches each, every
-token of them in the loss; its peak is the kernel's (VmHWM). A measured engine plays 64 prompts, which fill its cache or are
-900 tokens long, and takes new weights; its peak is the sum over its processes of what each has for itself and its part of what they share (PSS).
+token of them in the loss; its peak is the kernel's (VmHWM). A measured engine plays 64 prompts, which fill its cache or
+are 900 tokens long, and takes new weights; its peak is the sum over its processes of what each has for itself and its
+part of what they share (PSS).
 """
 
 from __future__ import annotations

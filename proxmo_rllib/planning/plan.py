@@ -10,18 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from proxmo_rllib.planning.demand import Demand, Part
+from proxmo_rllib.planning.demand import Demand
 from proxmo_rllib.planning.duration import Duration, Play, duration_of
 from proxmo_rllib.planning.engine_memory import cached_sequences, engine_memory, utilisation
 from proxmo_rllib.planning.hardware import GIB, Hardware
+from proxmo_rllib.planning.host_memory import host_memory
 from proxmo_rllib.planning.learner_memory import learner_memory, tokens_per_microbatch
 from proxmo_rllib.planning.model import PlannedModel
 from proxmo_rllib.planning.remedies import nearest_engine, nearest_host, nearest_learner
 from proxmo_rllib.planning.settings import PlannedSettings, in_words
-
-# An environment runner, and the run's own process: measured, without what an environment holds.
-_RUNNER = 0.5 * GIB
-_DRIVER = 0.6 * GIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +84,6 @@ def make_plan(model: PlannedModel, settings: PlannedSettings, hardware: Hardware
 def reserved_gpus(settings: PlannedSettings) -> float:
     """GPUs of all engines and learners."""
     return settings.num_engines * settings.num_gpus_per_engine + settings.learners * settings.num_gpus_per_learner
-
-
-def host_memory(demands: tuple[Demand, ...], settings: PlannedSettings, hardware: Hardware) -> Demand:
-    """What all processes of a run take of a machine, if all are on it."""
-    parts = [
-        Part(f"{demand.count} {demand.who}{'s' * (demand.count > 1)}", demand.count * demand.bytes)
-        for demand in demands
-        if demand.place == "host"
-    ]
-    parts.append(Part(f"{settings.num_env_runners} environment runners", settings.num_env_runners * _RUNNER))
-    if settings.num_learners:
-        parts.append(Part("the run's own process", _DRIVER))
-    return Demand("all processes", 1, "host", tuple(parts), hardware.host_bytes)
 
 
 def _problems(

@@ -111,8 +111,13 @@ class Rehearsal:
         return self._of_all_layers([model.kept_bytes(length) for _, model in self._models])
 
     def _rehearse(self, sequences: int, length: int) -> PassMemory:
-        measured = [astuple(model.a_pass(sequences, length)) for _, model in self._models]
-        return PassMemory(*(self._of_all_layers(of_one) for of_one in zip(*measured, strict=True)))
+        measured = [model.a_pass(sequences, length) for _, model in self._models]
+        # Forward and backward pass each grow evenly with the layers; which of them has the peak may change with them.
+        phases = [
+            [self._of_all_layers(numbers) for numbers in zip(*map(astuple, of_phase), strict=True)]
+            for of_phase in zip(*measured, strict=True)
+        ]
+        return PassMemory(*map(max, zip(*phases, strict=True)))
 
     def _of_all_layers(self, measured: Sequence[float]) -> float:
         """What all layers take, from what each of the models did."""
@@ -155,7 +160,8 @@ class _Model:
         with self._mode:
             self.lm = _build(config, arithmetic)
 
-    def a_pass(self, sequences: int, length: int) -> PassMemory:
+    def a_pass(self, sequences: int, length: int) -> tuple[PassMemory, PassMemory]:
+        """Peaks of the forward and of the backward pass."""
         from proxmo_rllib.learner.module import _in_parts
         from proxmo_rllib.learner.own_forward import OwnForward
 
@@ -176,8 +182,10 @@ class _Model:
                 hidden = policy.hidden(ids)[:, :-1].flatten(0, 1)
                 logprobs, entropy = _in_parts(policy, hidden, ids[:, 1:].flatten(), 0.7)
             del hidden
+            forward = counted.peak
+            counted.begin_again()
             (logprobs.sum() + entropy.sum()).backward()
-        return counted.peak
+        return forward, counted.peak
 
     def kept_bytes(self, length: int) -> int:
         with self._mode, self._counting() as counted, self._autocast():
@@ -310,9 +318,13 @@ class _LiveStorages(TorchDispatchMode):
         self._sizes = dict.fromkeys(self._sizes, 0)
         self._start()
 
+    def begin_again(self) -> None:
+        """Forgets the peak, and not what lives."""
+        self._most, self._most_of = sum(self._now), list(self._now)
+
     def _start(self) -> None:
-        self._now, self._most = [0, 0], 0  # of small and large blocks; of both
-        self._most_of = [0, 0]
+        self._now = [0, 0]  # of small and large blocks
+        self.begin_again()
 
     def _note(self, tensor: torch.Tensor) -> None:
         storage = tensor.untyped_storage()

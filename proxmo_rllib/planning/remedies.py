@@ -13,6 +13,7 @@ from typing import Any
 from proxmo_rllib.planning.demand import Demand
 from proxmo_rllib.planning.engine_memory import engine_memory
 from proxmo_rllib.planning.hardware import Hardware
+from proxmo_rllib.planning.host_memory import host_memory
 from proxmo_rllib.planning.learner_memory import learner_memory
 from proxmo_rllib.planning.model import PlannedModel
 from proxmo_rllib.planning.settings import PlannedSettings
@@ -40,7 +41,6 @@ def nearest_engine(model: PlannedModel, settings: PlannedSettings, hardware: Har
 
 def nearest_host(model: PlannedModel, settings: PlannedSettings, hardware: Hardware) -> Changes | None:
     """Changes with which all processes fit one machine's memory; None if nothing helps."""
-    from proxmo_rllib.planning.plan import host_memory
 
     def demands(changed: PlannedSettings) -> tuple[Demand, ...]:
         both = (*engine_memory(model, changed, hardware), *learner_memory(model, changed, hardware))

@@ -33,7 +33,6 @@ class PlannedSettings:
     group_size: int = 8
     num_groups: int = 16
     num_epochs: int = 1
-    num_minibatches: int = 1
     max_tokens_per_microbatch: int | None = None
     old_logprobs: str = "engine"
     kl_coef: float = 0.0
