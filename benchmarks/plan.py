@@ -29,7 +29,7 @@ from typing import Any
 from proxmo_rllib.planning import Hardware, PlannedModel, PlannedSettings
 from proxmo_rllib.planning.engine_memory import cached_sequences, engine_memory
 from proxmo_rllib.planning.hardware import GIB, Speed
-from proxmo_rllib.planning.learner_memory import learner_memory
+from proxmo_rllib.planning.learner_memory import leaves_room, learner_memory
 
 NO_HOST = Speed("not asked for", {}, 1.0, 1.0, 0.0, measured=False)
 MODELS = ("Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-1.5B", "Qwen/Qwen2.5-7B", "Qwen/Qwen2.5-32B")
@@ -90,14 +90,15 @@ def _fitting(model: PlannedModel, lora: bool, gb: int) -> str:
                 num_learners=number,
                 sharding="fsdp2" if number > 1 else None,
             )
-            for tokens in (16384, 8192, 4096, 2048):
+            fitting = ""
+            for tokens in (LENGTH, 4 * LENGTH, 8 * LENGTH) if leaves_room(model, settings, hardware) else ():
                 demand = learner_memory(model, replace(settings, max_tokens_per_microbatch=tokens), hardware)[0]
-                if demand.fits:
-                    words = ["1 GPU" if number == 1 else f"{number} GPUs, fsdp2"]
-                    words += ["checkpointing"] * checkpointing + [f"{tokens:,} tokens", f"{demand.bytes / GIB:.0f} GiB"]
-                    return ", ".join(words)
-                if demand.bytes - demand.parts[-1].bytes > gb * GIB:
-                    break  # no micro-batch is small enough
+                if not demand.fits:
+                    break
+                words = ["1 GPU" if number == 1 else f"{number} GPUs, fsdp2", *["checkpointing"] * checkpointing]
+                fitting = ", ".join([*words, f"{tokens:,} tokens", f"{demand.bytes / GIB:.0f} GiB"])
+            if fitting:
+                return fitting
     return "not on 8 GPUs"
 
 

@@ -6,9 +6,10 @@ from proxmo_rllib.planning.demand import Demand, Part
 from proxmo_rllib.planning.hardware import GIB, Hardware
 from proxmo_rllib.planning.settings import PlannedSettings
 
-# An environment runner, and the run's own process: measured, without what an environment holds.
-_RUNNER = 0.5 * GIB
+# An environment runner without what its environments hold, the run's own process, and Ray's: measured.
+_RUNNER = 0.45 * GIB
 _DRIVER = 0.6 * GIB
+_RAY = 0.4 * GIB
 
 
 def host_memory(demands: tuple[Demand, ...], settings: PlannedSettings, hardware: Hardware) -> Demand:
@@ -21,4 +22,5 @@ def host_memory(demands: tuple[Demand, ...], settings: PlannedSettings, hardware
     parts.append(Part(f"{settings.num_env_runners} environment runners", settings.num_env_runners * _RUNNER))
     if settings.num_learners:
         parts.append(Part("the run's own process", _DRIVER))
+    parts.append(Part("Ray's own processes", _RAY))
     return Demand("all processes", 1, "host", tuple(parts), hardware.host_bytes)

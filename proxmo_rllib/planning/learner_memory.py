@@ -80,6 +80,13 @@ def learner_memory(model: PlannedModel, settings: PlannedSettings, hardware: Har
     )
 
 
+def leaves_room(model: PlannedModel, settings: PlannedSettings, hardware: Hardware) -> bool:
+    """Whether anything is left for a micro-batch; asked without rehearsing one."""
+    on_gpu = settings.num_gpus_per_learner > 0
+    has = _gpu_share(settings, hardware) if on_gpu else hardware.host_bytes
+    return has is None or sum(part.bytes for part in _staying(model, settings, hardware, on_gpu)) < has
+
+
 def _gpu_share(settings: PlannedSettings, hardware: Hardware) -> float:
     return min(1.0, settings.num_gpus_per_learner) * hardware.gpu_bytes
 

@@ -14,7 +14,7 @@ from proxmo_rllib.planning.demand import Demand
 from proxmo_rllib.planning.engine_memory import engine_memory
 from proxmo_rllib.planning.hardware import Hardware
 from proxmo_rllib.planning.host_memory import host_memory
-from proxmo_rllib.planning.learner_memory import learner_memory
+from proxmo_rllib.planning.learner_memory import leaves_room, learner_memory
 from proxmo_rllib.planning.model import PlannedModel
 from proxmo_rllib.planning.settings import PlannedSettings
 
@@ -27,16 +27,16 @@ _SHORTEST = 512  # tokens; below this few episodes fit
 
 def nearest_learner(model: PlannedModel, settings: PlannedSettings, hardware: Hardware) -> Changes | None:
     """Changes with which a learner fits its GPU; None if nothing helps."""
-    return _first_that_fits(
-        _for_learner(settings, hardware), model, settings, lambda s: learner_memory(model, s, hardware)
-    )
+    candidates = _for_learner(settings, hardware)
+    return _first_that_fits(candidates, model, settings, hardware, lambda s: learner_memory(model, s, hardware))
 
 
 def nearest_engine(model: PlannedModel, settings: PlannedSettings, hardware: Hardware) -> Changes | None:
     """Changes with which an engine fits its GPU; None if nothing helps."""
-    return _first_that_fits(
-        _for_engine(settings, hardware), model, settings, lambda s: engine_memory(model, s, hardware)
-    )
+    for changes in _for_engine(settings, hardware):
+        if all(demand.fits for demand in engine_memory(model, replace(settings, **changes), hardware)):
+            return changes
+    return None
 
 
 def nearest_host(model: PlannedModel, settings: PlannedSettings, hardware: Hardware) -> Changes | None:
@@ -46,19 +46,26 @@ def nearest_host(model: PlannedModel, settings: PlannedSettings, hardware: Hardw
         both = (*engine_memory(model, changed, hardware), *learner_memory(model, changed, hardware))
         return (host_memory(both, changed, hardware),)
 
-    return _first_that_fits(_for_host(settings), model, settings, demands)
+    return _first_that_fits(_for_host(settings), model, settings, hardware, demands)
 
 
 def _first_that_fits(
     candidates: Iterator[Changes],
     model: PlannedModel,
     settings: PlannedSettings,
+    hardware: Hardware,
     demands: Callable[[PlannedSettings], tuple[Demand, ...]],
 ) -> Changes | None:
+    def fits(changes: Changes) -> bool:
+        return all(demand.fits for demand in demands(replace(settings, **changes)))
+
     for changes in candidates:
-        for micro_batch in _micro_batches(settings, changes):
-            if all(demand.fits for demand in demands(replace(settings, **{**changes, **micro_batch}))):
-                return {**changes, **micro_batch}
+        micro_batches = list(_micro_batches(settings, changes))
+        # A micro-batch is rehearsed, which takes a moment: the smallest first, since often not even that has room.
+        if not micro_batches or not leaves_room(model, replace(settings, **changes), hardware):
+            continue
+        if fits({**changes, **micro_batches[-1]}):
+            return next({**changes, **smaller} for smaller in micro_batches if fits({**changes, **smaller}))
     return None
 
 
