@@ -29,7 +29,7 @@ from typing import Any
 from proxmo_rllib.planning import Hardware, PlannedModel, PlannedSettings
 from proxmo_rllib.planning.engine_memory import cached_sequences, engine_memory
 from proxmo_rllib.planning.hardware import GIB, Speed
-from proxmo_rllib.planning.learner_memory import leaves_room, learner_memory
+from proxmo_rllib.planning.learner_memory import learner_memory, leaves_room
 
 NO_HOST = Speed("not asked for", {}, 1.0, 1.0, 0.0, measured=False)
 MODELS = ("Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-1.5B", "Qwen/Qwen2.5-7B", "Qwen/Qwen2.5-32B")
@@ -182,10 +182,16 @@ def compare(engines: bool) -> None:
         )
 
 
-def _folder_of(model: str, folder: str) -> str:
-    """The asset, or a model of the shape with random weights."""
+def _model_in(folder: str, model: str) -> str:
+    """The asset, or a folder with random weights; another process makes them, so that this one's peak has them once."""
     if model == TINY:
         return model
+    subprocess.run([sys.executable, "-m", "benchmarks.plan", "--write", folder, model], check=True)
+    return folder
+
+
+def write(folder: str, model: str) -> None:
+    """A model of a shape, with random weights."""
     from transformers import AutoModelForCausalLM
 
     from proxmo_rllib.planning.model_shape import read_config
@@ -193,14 +199,11 @@ def _folder_of(model: str, folder: str) -> str:
     config = read_config(model)
     config.bos_token_id, config.eos_token_id = 1, 2
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    return folder
 
 
 def train(folder: str, model: str, dtype: str, checkpointing: str, tokens: str, length: str) -> None:
     """Trains, and prints the peak of this process."""
-    if model != TINY:
-        # Another process makes the weights: this one's peak shall not have them twice.
-        subprocess.run([sys.executable, "-m", "benchmarks.plan", "--write", folder, model], check=True)
+    pretrained = _model_in(folder, model)
     import numpy as np
     from ray.rllib.core import DEFAULT_MODULE_ID
 
@@ -236,9 +239,7 @@ def train(folder: str, model: str, dtype: str, checkpointing: str, tokens: str, 
     config = (
         ProxMOConfig()
         .environment("env_wrappers/ALFWorld-v0")
-        .policy(
-            pretrained=model if model == TINY else folder, dtype=dtype, gradient_checkpointing=checkpointing == "True"
-        )
+        .policy(pretrained=pretrained, dtype=dtype, gradient_checkpointing=checkpointing == "True")
         .inference(max_kl_to_engine=1e9, max_model_len=int(length))
         .training(group_size=2, num_groups=number // 2, lr=1e-4, max_tokens_per_microbatch=int(tokens))
     )
@@ -259,7 +260,7 @@ def serve(folder: str, model: str, dtype: str) -> None:
     from proxmo_rllib.inference.vllm_engine import VLLMEngine
     from proxmo_rllib.policies.loading import resolve_pretrained
 
-    path = resolve_pretrained(_folder_of(model, folder))
+    path = resolve_pretrained(_model_in(folder, model))
     peak = _watch(_tree_bytes)
     engine = VLLMEngine(EngineConfig(model=path, dtype=dtype, max_model_len=1024, max_num_seqs=64))  # type: ignore[arg-type]
     asyncio.run(_play(engine, path, dtype))
@@ -322,7 +323,7 @@ def main() -> int:
         parser.add_argument(f"--{kind}", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.write:
-        _folder_of(arguments.write[1], arguments.write[0])
+        write(*arguments.write)
     elif arguments.learner:
         train(*arguments.learner)
     elif arguments.engine:

@@ -14,7 +14,7 @@ from proxmo_rllib.planning.demand import Demand
 from proxmo_rllib.planning.engine_memory import engine_memory
 from proxmo_rllib.planning.hardware import Hardware
 from proxmo_rllib.planning.host_memory import host_memory
-from proxmo_rllib.planning.learner_memory import leaves_room, learner_memory
+from proxmo_rllib.planning.learner_memory import learner_memory, leaves_room
 from proxmo_rllib.planning.model import PlannedModel
 from proxmo_rllib.planning.settings import PlannedSettings
 
