@@ -38,7 +38,7 @@ def cached_sequences(model: PlannedModel, settings: PlannedSettings, hardware: H
     if settings.engine == "transformers":
         return settings.max_num_seqs
     if settings.num_gpus_per_engine == 0:
-        return float(settings.engine_kwargs.get("kv_cache_memory_bytes", _CPU_CACHE)) / sequence
+        return float(settings.engine_kwargs.get("kv_cache_memory_bytes") or _CPU_CACHE) / sequence
     return _split(settings) * _left_for_cache(model, settings, hardware) / sequence
 
 
@@ -66,7 +66,7 @@ def engine_memory(model: PlannedModel, settings: PlannedSettings, hardware: Hard
 
 def utilisation(settings: PlannedSettings) -> float:
     """Share of a card that vLLM takes."""
-    return float(settings.engine_kwargs.get("gpu_memory_utilization", UTILISATION))
+    return float(settings.engine_kwargs.get("gpu_memory_utilization") or UTILISATION)
 
 
 def _share(settings: PlannedSettings, hardware: Hardware) -> float:
@@ -75,7 +75,7 @@ def _share(settings: PlannedSettings, hardware: Hardware) -> float:
 
 def _split(settings: PlannedSettings) -> int:
     """GPUs among which an engine divides the model."""
-    return int(settings.engine_kwargs.get("tensor_parallel_size", 1))
+    return int(settings.engine_kwargs.get("tensor_parallel_size") or 1)
 
 
 def _left_for_cache(model: PlannedModel, settings: PlannedSettings, hardware: Hardware) -> float:
@@ -104,7 +104,7 @@ def _adapters(model: PlannedModel, settings: PlannedSettings) -> tuple[Part, ...
 
 def _forward(model: PlannedModel, settings: PlannedSettings) -> float:
     shape, width = model.shape, WIDTHS[settings.dtype]
-    tokens = max(int(settings.engine_kwargs.get("max_num_batched_tokens", _PROMPT_TOKENS)), settings.max_num_seqs)
+    tokens = max(int(settings.engine_kwargs.get("max_num_batched_tokens") or _PROMPT_TOKENS), settings.max_num_seqs)
     # Gate, up and their product; residual, norm, queries, keys and values, attention's output.
     activations = tokens * width * (3 * shape.widest + 2 * shape.hidden_size + 4 * shape.attention_width)
     return activations + _COPIES_OF_LOGITS * 4 * settings.max_num_seqs * shape.vocab_size
@@ -116,7 +116,7 @@ def _used_cache(model: PlannedModel, settings: PlannedSettings) -> float:
 
 def _on_cpu(model: PlannedModel, settings: PlannedSettings) -> tuple[Part, ...]:
     shape, width = model.shape, WIDTHS[settings.dtype]
-    cache = float(settings.engine_kwargs.get("kv_cache_memory_bytes", _CPU_CACHE))
+    cache = float(settings.engine_kwargs.get("kv_cache_memory_bytes") or _CPU_CACHE)
     held = cache / (settings.max_model_len * cache_bytes_per_token(model, settings))
     return (
         Part("processes", _VLLM_PROCESSES, "measured"),

@@ -85,6 +85,7 @@ class Rehearsal:
 
     def __init__(self, config: Any, arithmetic: Arithmetic) -> None:
         self._layers = int(config.get_text_config().num_hidden_layers)
+        self._vocab_size = int(config.get_text_config().vocab_size)
         period = _period(config.get_text_config())
         few, more = 2 * period, 3 * period
         made = [self._layers] if more >= self._layers else [few, more]
@@ -103,8 +104,20 @@ class Rehearsal:
         """
         key = (sequences, length)
         if key not in self._passes:
-            self._passes[key] = self._rehearse(sequences, length)
+            one_more = sequences > 2 and self._logits_in_parts(length)
+            self._passes[key] = self._of_more(sequences, length) if one_more else self._rehearse(sequences, length)
         return self._passes[key]
+
+    def _logits_in_parts(self, length: int) -> bool:
+        """Whether one sequence has all the logits that may be in memory at once; then one more takes what the second
+        did, and many parts need not be rehearsed."""
+        from proxmo_rllib.learner.module import _MAX_LOGITS
+
+        return (length - 1) * self._vocab_size > _MAX_LOGITS
+
+    def _of_more(self, sequences: int, length: int) -> PassMemory:
+        one, two = (astuple(self.a_pass(number, length)) for number in (1, 2))
+        return PassMemory(*(a + (sequences - 1) * (b - a) for a, b in zip(one, two, strict=True)))
 
     def kept_bytes(self, length: int) -> float:
         """Bytes that the trunk keeps for the backward pass of one sequence of so many tokens."""

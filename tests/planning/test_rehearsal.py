@@ -75,6 +75,12 @@ def test_a_few_layers_say_what_all_of_them_take(arithmetic: Arithmetic, monkeypa
     assert of_few.all == pytest.approx(Rehearsal(small(), arithmetic).a_pass(2, 64).all, rel=0.02)
 
 
+def test_many_sequences_are_reckoned_from_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxmo_rllib.learner.module._MAX_LOGITS", 20 * 500)
+    rehearsal = Rehearsal(small(2), Arithmetic())
+    assert rehearsal.a_pass(5, 64).all == pytest.approx(rehearsal._rehearse(5, 64).all, rel=0.02)
+
+
 def test_what_saves_memory_is_seen_to() -> None:
     plain, saving, adapted = (
         Rehearsal(small(), Arithmetic("bfloat16", checkpointing, lora)).a_pass(4, 256).all
