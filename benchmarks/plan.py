@@ -331,7 +331,8 @@ def main() -> int:
     elif arguments.measure:
         compare(engines=not arguments.learners_only)
     elif arguments.into:
-        page = with_tables(arguments.into.read_text(encoding="utf-8"), computed())
+        tables = computed()
+        page = with_tables(arguments.into.read_text(encoding="utf-8"), tables)
         arguments.into.write_text(page, encoding="utf-8")
     else:
         print(computed())
