@@ -201,12 +201,22 @@ class _Model:
         return forward, counted.peak
 
     def kept_bytes(self, length: int) -> int:
-        with self._mode, self._counting() as counted, self._autocast():
+        own = {parameter.untyped_storage()._cdata for parameter in self.lm.parameters()}
+        kept: dict[int, int] = {}
+
+        def note(tensor: torch.Tensor) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            if storage._cdata not in own:
+                kept[storage._cdata] = storage.nbytes()
+            return tensor
+
+        hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
+        with self._mode, hooks, self._autocast():
             ids = torch.zeros((1, length), dtype=torch.int64)
+            # Held until it is counted: what is freed would be counted under another's address.
             hidden = self.lm.base_model(input_ids=ids, use_cache=False).last_hidden_state
-            kept = counted.now
-            del hidden
-        return kept
+        del hidden
+        return sum(kept.values())
 
     @contextlib.contextmanager
     def _counting(self) -> Iterator[_LiveStorages]:
@@ -307,11 +317,6 @@ class _LiveStorages(TorchDispatchMode):
     def peak(self) -> PassMemory:
         """The most at once so far."""
         return PassMemory(self._most, *self._most_of)
-
-    @property
-    def now(self) -> int:
-        """Bytes that live now."""
-        return sum(self._now)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         grouped = func is torch.ops.aten._grouped_mm.default
