@@ -176,20 +176,13 @@ class _Model:
     def a_pass(self, sequences: int, length: int) -> tuple[PassMemory, PassMemory]:
         """Peaks of the forward and of the backward pass."""
         from proxmo_rllib.learner.module import _in_parts
-        from proxmo_rllib.learner.own_forward import OwnForward
 
-        class Unchecked(OwnForward):
-            """There are no logits to compare."""
-
-            def _compare(self) -> None:
-                return
-
-        with self._mode, self._counting() as counted:
+        with self._mode, _nothing_packed(), self._counting() as counted:
             for parameter in self.lm.parameters():
                 if parameter.requires_grad and parameter.grad is None:
                     parameter.grad = torch.empty_like(parameter)
             counted.forget()
-            policy = Unchecked(self.lm)
+            policy = _taken_apart(self.lm)
             ids = torch.zeros((sequences, length), dtype=torch.int64)
             with self._autocast():
                 hidden = policy.hidden(ids)[:, :-1].flatten(0, 1)
@@ -210,11 +203,13 @@ class _Model:
                 kept[storage._cdata] = storage.nbytes()
             return tensor
 
+        with self._mode:
+            policy = _taken_apart(self.lm)
         hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
-        with self._mode, hooks, self._autocast():
+        with self._mode, _nothing_packed(), hooks, self._autocast():
             ids = torch.zeros((1, length), dtype=torch.int64)
             # Held until it is counted: what is freed would be counted under another's address.
-            hidden = self.lm.base_model(input_ids=ids, use_cache=False).last_hidden_state
+            hidden = policy.hidden(ids)
         del hidden
         return sum(kept.values())
 
@@ -228,6 +223,35 @@ class _Model:
         if self._arithmetic.dtype == "float32" or self._arithmetic.sharded:
             return contextlib.nullcontext()
         return torch.autocast("cpu", dtype=getattr(torch, self._arithmetic.dtype))
+
+
+def _taken_apart(lm: Any) -> Any:
+    """The model as the learner takes it apart."""
+    from proxmo_rllib.learner.own_forward import OwnForward
+
+    class Unchecked(OwnForward):
+        """There are no logits to compare."""
+
+        def _compare(self) -> None:
+            return
+
+    return Unchecked(lm)
+
+
+@contextlib.contextmanager
+def _nothing_packed() -> Iterator[None]:
+    """Keeps transformers (5.16 to 5.19) from looking for packed sequences in positions that have no contents.
+
+    It would make a mask for the worst case, where a real pass needs none.
+    """
+    from transformers import masking_utils
+
+    found = masking_utils.find_packed_sequence_indices
+    masking_utils.find_packed_sequence_indices = lambda position_ids: None
+    try:
+        yield
+    finally:
+        masking_utils.find_packed_sequence_indices = found
 
 
 def _build(config: Any, arithmetic: Arithmetic) -> Any:
