@@ -11,6 +11,7 @@ import sys
 
 COMMANDS = {
     "train": "run a tuned example, and watch it",
+    "plan": "say what memory and time a run would take, before anything is downloaded",
     "eval": "play a panel of tasks with a checkpoint, a model, an expert or at random",
     "play": "play a task yourself, or watch an agent play it",
     "view": "read the recorded episodes of a run",

@@ -13,6 +13,7 @@ from proxmo_rllib.cli.session import check_machine, cluster_address, requested, 
 
 if TYPE_CHECKING:
     from proxmo_rllib.config import ProxMOConfig
+    from proxmo_rllib.planning import Plan
 
 OK, NOT_CHECKED, REFUSED = "ok", "not checked", "refused"
 _COLOURS = {OK: "green", NOT_CHECKED: "yellow", REFUSED: "bold red"}
@@ -146,6 +147,43 @@ def check_resources(config: ProxMOConfig, address: str | None, in_trial: bool = 
     except (ResourcesError, FolderError) as error:
         return Check("resources", REFUSED, str(error))
     return Check("resources", OK, f"on {where}, {describe_bundles(request.bundles)}")
+
+
+def check_plan(
+    config: ProxMOConfig, address: str | None, policy_exists: bool = True
+) -> tuple[list[Check], Plan | None]:
+    """Whether the run's memory fits, on paper.
+
+    Args:
+        config: of the run.
+        address: of a cluster; None for RAY_ADDRESS, or this machine.
+        policy_exists: False if a warm start will make it first.
+
+    Returns:
+        A row for each thing that does not fit, or one that says what the run takes; and the plan, if there is one.
+
+    Raises:
+        ValueError: the settings ask for what the model has not.
+    """
+    from proxmo_rllib.cli.plan import hardware_of, plan_of
+    from proxmo_rllib.planning import this_machines_gpus
+    from proxmo_rllib.planning.model_shape import UnreadableConfigError
+    from proxmo_rllib.planning.report import summary
+
+    if not policy_exists:
+        return [Check("plan", NOT_CHECKED, "the warm start makes the model")], None
+    here = cluster_address(address) is None
+    gpu_gb = this_machines_gpus()[1] if here else None
+    try:
+        plan = plan_of(config, hardware_of(None, gpu_gb, on_this_machine=here))
+    except UnreadableConfigError as error:
+        return [Check("plan", NOT_CHECKED, str(error))], None
+    if not plan.problems:
+        return [Check("plan", OK, summary(plan))], plan
+    # Of GPUs that are not here nothing is known but what most have.
+    known = here and (gpu_gb is not None or not plan.gpus)
+    rest = "" if known else f"; for GPUs of {plan.hardware.gpu_gb:g} GB, others with `proxmo plan --gpu-memory`"
+    return [Check("plan", REFUSED if known else NOT_CHECKED, problem + rest) for problem in plan.problems], plan
 
 
 def _check_panel(config: ProxMOConfig) -> Check:

@@ -235,11 +235,16 @@ def _run_folder(arguments: argparse.Namespace, example: Example, settings: dict[
 
 def _dry_run(example: Example, policy_exists: bool, address: str | None) -> int:
     """Shows what was found; 1 if the run would be refused."""
-    from proxmo_rllib.cli.preflight import REFUSED, check_resources, dry_run, print_dry_run
+    from proxmo_rllib.cli.plan import print_plan
+    from proxmo_rllib.cli.preflight import REFUSED, check_plan, check_resources, dry_run, print_dry_run
 
     checks, prompt = dry_run(example.config, policy_exists)
-    checks.append(check_resources(example.config, address))
-    print_dry_run(Console(), checks, prompt)
+    planned, plan = check_plan(example.config, address, policy_exists)
+    checks += [check_resources(example.config, address), *planned]
+    console = Console()
+    print_dry_run(console, checks, prompt)
+    if plan is not None:
+        print_plan(console, plan)
     return 1 if any(check.status == REFUSED for check in checks) else 0
 
 

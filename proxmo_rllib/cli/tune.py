@@ -152,12 +152,12 @@ def check_trials(example: Example) -> ProxMOConfig:
 
 def _dry_run(example: Example, one_trial: ProxMOConfig, address: str | None, console: Console) -> int:
     """Shows what a trial's dry run finds; 1 if it would be refused."""
-    from proxmo_rllib.cli.preflight import OK, REFUSED, Check, check_resources, dry_run, print_dry_run
+    from proxmo_rllib.cli.preflight import OK, REFUSED, Check, check_plan, check_resources, dry_run, print_dry_run
 
     checks, prompt = dry_run(one_trial)
     spaces = search_spaces(example.config)
     checks.insert(0, Check("search", OK, ", ".join(f"{name}: {_in_words(space)}" for name, space in spaces.items())))
-    checks.append(check_resources(one_trial, address, in_trial=True))
+    checks += [check_resources(one_trial, address, in_trial=True), *check_plan(one_trial, address)[0]]
     print_dry_run(console, checks, prompt)
     return 1 if any(check.status == REFUSED for check in checks) else 0
 

@@ -29,13 +29,14 @@ def choose_attention(lm: Any) -> None:
     """
     if lm.config._attn_implementation != "sdpa":
         return  # the class takes no SDPA
-    reason = _asks_for_more(lm) or _differs(lm)
+    reason = asks_for_more(lm) or _differs(lm)
     lm.set_attn_implementation("eager" if reason else "sdpa")
     if reason:
         logger.info("%s is computed with eager attention: %s.", type(lm).__name__, reason)
 
 
-def _asks_for_more(lm: Any) -> str | None:
+def asks_for_more(lm: Any) -> str | None:
+    """What a model asks for that SDPA leaves out, by its config; None if nothing."""
     config = lm.config.get_text_config()
     for name in _BEYOND_SDPA:
         if getattr(config, name, None) is not None:

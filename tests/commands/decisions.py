@@ -114,6 +114,16 @@ DECISIONS: dict[str, Typed | str] = {
     # This machine has no GPU, which is said.
     "proxmo train tuned_examples/alfworld_qwen2_5_1_5b.py --dry-run": Typed("2 GPU", 180, status=1),
     "proxmo train FILE.py --dry-run": Typed("resources +ok", 180, given={"FILE.py": "tuned_examples/quickstart.py"}),
+    "proxmo plan quickstart": Typed("an iteration takes about", 300),
+    "proxmo plan tuned_examples/alfworld_qwen2_5_1_5b.py --gpu-memory 80": Typed("learner, on a GPU of 80 GB", 300),
+    "proxmo plan FILE.py --gpu-memory 24 --gpus 2 --model-config config.json": Typed(
+        "an iteration takes about",
+        300,
+        given={
+            "FILE.py": "tuned_examples/quickstart.py",
+            "config.json": "proxmo_rllib/policies/assets/alfworld-tiny/config.json",
+        },
+    ),
     "proxmo train FILE.py chat_template_kwargs.enable_thinking=False": (
         "it takes a model whose template has that variable; tests/rollouts sets it"
     ),
@@ -211,6 +221,9 @@ DECISIONS: dict[str, Typed | str] = {
     "python -m benchmarks.webshop [--catalogue PATH] [--products 1000] [--tasks 500]": Typed(
         "knows the goal, colours mended", 300, "slow", given={"PATH": PRODUCTS}
     ),
+    "python -m benchmarks.plan": Typed("141 GB", 1800, "slow"),
+    "python -m benchmarks.plan --into docs/plan.md": Typed("", 1800, "slow"),
+    "python -m benchmarks.plan --measure": Typed("vLLM engine", 3600, "long"),
     "python docs/reference.py": Typed("", 60),
     "python docs/figures/advantages.py": Typed("", 120),
     "python docs/figures/quickstart.py RUN...": Typed("", 120, "slow", trained=True, given={"RUN...": RUN}),

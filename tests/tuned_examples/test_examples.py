@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -45,6 +46,8 @@ def test_the_published_recipe_is_the_published_one(monkeypatch):
 def two_gpus(monkeypatch):
     """A machine that could carry the recipe."""
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda number: SimpleNamespace(total_memory=79 * 2**30))
+    monkeypatch.setattr("proxmo_rllib.learner.microbatch_size.memory_of_machine", lambda: 128 * 2**30)
     monkeypatch.setattr("proxmo_rllib.machine.resources.available_cores", lambda: 16)
 
 
@@ -53,6 +56,7 @@ def test_a_dry_run_of_the_recipe_needs_no_hub(monkeypatch, capsys, two_gpus):
     assert main([str(FOLDER / "alfworld_qwen2_5_1_5b.py"), "--dry-run"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "2 GPU" in printed
+    assert "plan ok engine: " in printed
     assert "200 tasks" in printed
     assert "Actions that you can do now" in printed
 

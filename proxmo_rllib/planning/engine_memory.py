@@ -1,0 +1,152 @@
+"""Memory of an engine: weights in its type, the cache of keys and values, and what a forward pass takes.
+
+On a GPU vLLM takes a share of the card (`gpu_memory_utilization`), and what weights and a pass leave of it is cache. On
+a CPU the cache has a size of its own, of which is taken what is used.
+"""
+
+from __future__ import annotations
+
+from proxmo_rllib.planning.demand import Demand, Part
+from proxmo_rllib.planning.hardware import GIB, Hardware
+from proxmo_rllib.planning.learner_memory import WIDTHS
+from proxmo_rllib.planning.model import PlannedModel
+from proxmo_rllib.planning.settings import PlannedSettings
+
+MIB = 2**20
+#: Of a card, that vLLM takes unless `engine_kwargs` says otherwise (vLLM 0.32, CacheConfig).
+UTILISATION = 0.92
+# vLLM's processes on a CPU before they have a model: the actor, and EngineCore. Measured.
+_VLLM_PROCESSES = 1560 * MIB
+# One process with PyTorch, transformers and Ray. Measured.
+_PROCESS = 640 * MIB
+_CPU_CACHE = 512 * MIB  # as the engine asks for
+# Assumed, since nothing here has run on a GPU: context and workspaces; graphs of the decoding step.
+_CONTEXT, _GRAPHS, _HOST_CONTEXT = 0.7 * GIB, 0.8 * GIB, 2.0 * GIB
+_PROMPT_TOKENS = 8192  # in one forward pass
+# Copies of the logits of a step: as computed, in float32, log-softmax.
+_COPIES_OF_LOGITS = 3
+
+
+def cache_bytes_per_token(model: PlannedModel, settings: PlannedSettings) -> float:
+    """Bytes that one token takes in the cache."""
+    return WIDTHS[settings.dtype] * model.shape.cached_values
+
+
+def cached_sequences(model: PlannedModel, settings: PlannedSettings, hardware: Hardware) -> float:
+    """Sequences of `max_model_len` tokens that an engine's cache holds; below 1 it serves none of them."""
+    sequence = settings.max_model_len * cache_bytes_per_token(model, settings)
+    if settings.engine == "transformers":
+        return settings.max_num_seqs
+    if settings.num_gpus_per_engine == 0:
+        return float(settings.engine_kwargs.get("kv_cache_memory_bytes") or _CPU_CACHE) / sequence
+    return _split(settings) * _left_for_cache(model, settings, hardware) / sequence
+
+
+def engine_memory(model: PlannedModel, settings: PlannedSettings, hardware: Hardware) -> tuple[Demand, ...]:
+    """What one engine takes of each of its GPUs, if it has one, and of host memory."""
+    if settings.engine == "transformers":
+        return _transformers(model, settings, hardware)
+    if settings.num_gpus_per_engine == 0:
+        return (Demand("engine", settings.num_engines, "host", _on_cpu(model, settings), None),)
+    sequence = settings.max_model_len * cache_bytes_per_token(model, settings) / _split(settings)
+    left = _left_for_cache(model, settings, hardware)
+    held = cached_sequences(model, settings, hardware)
+    why = f"{held:.0f} sequences of {settings.max_model_len:,} tokens"
+    cache = Part(
+        "KV cache", max(sequence, left), why if left >= sequence else "one sequence, and there is no room for it"
+    )
+    host = (Part("processes", _VLLM_PROCESSES + _HOST_CONTEXT, "measured, and assumed of CUDA"),)
+    return (
+        Demand(
+            "engine", settings.num_engines, "GPU", (*_before_cache(model, settings), cache), _share(settings, hardware)
+        ),
+        Demand("engine", settings.num_engines, "host", host, None),
+    )
+
+
+def utilisation(settings: PlannedSettings) -> float:
+    """Share of a card that vLLM takes."""
+    return float(settings.engine_kwargs.get("gpu_memory_utilization") or UTILISATION)
+
+
+def _share(settings: PlannedSettings, hardware: Hardware) -> float:
+    return utilisation(settings) * hardware.gpu_bytes
+
+
+def _split(settings: PlannedSettings) -> int:
+    """GPUs among which an engine divides the model."""
+    return int(settings.engine_kwargs.get("tensor_parallel_size") or 1)
+
+
+def _left_for_cache(model: PlannedModel, settings: PlannedSettings, hardware: Hardware) -> float:
+    return _share(settings, hardware) - sum(part.bytes for part in _before_cache(model, settings))
+
+
+def _before_cache(model: PlannedModel, settings: PlannedSettings) -> tuple[Part, ...]:
+    split = _split(settings)
+    each = "" if split == 1 else f", a share of {split}"
+    graphs = 0.0 if settings.engine_kwargs.get("enforce_eager") else _GRAPHS
+    return (
+        Part("context, graphs", _CONTEXT + graphs, "assumed"),
+        Part("weights", WIDTHS[settings.dtype] * model.shape.num_weights / split, f"{settings.dtype}{each}"),
+        *_adapters(model, settings),
+        Part("a forward pass", _forward(model, settings) / split, "of prompts, and logits"),
+    )
+
+
+def _adapters(model: PlannedModel, settings: PlannedSettings) -> tuple[Part, ...]:
+    if settings.adapters is None:
+        return ()
+    # Those of the newest version, and of the one before, which requests in flight may still ask for.
+    weights = 2 * model.adapter_weights(settings.adapters)
+    return (Part("adapters", WIDTHS[settings.dtype] * weights, "of two versions"),)
+
+
+def _forward(model: PlannedModel, settings: PlannedSettings) -> float:
+    shape, width = model.shape, WIDTHS[settings.dtype]
+    tokens = max(int(settings.engine_kwargs.get("max_num_batched_tokens") or _PROMPT_TOKENS), settings.max_num_seqs)
+    # Gate, up and their product; residual, norm, queries, keys and values, attention's output.
+    activations = tokens * width * (3 * shape.widest + 2 * shape.hidden_size + 4 * shape.attention_width)
+    return activations + _COPIES_OF_LOGITS * 4 * settings.max_num_seqs * shape.vocab_size
+
+
+def _used_cache(model: PlannedModel, settings: PlannedSettings) -> float:
+    return settings.max_num_seqs * settings.max_model_len * cache_bytes_per_token(model, settings)
+
+
+def _on_cpu(model: PlannedModel, settings: PlannedSettings) -> tuple[Part, ...]:
+    shape, width = model.shape, WIDTHS[settings.dtype]
+    cache = float(settings.engine_kwargs.get("kv_cache_memory_bytes") or _CPU_CACHE)
+    held = cache / (settings.max_model_len * cache_bytes_per_token(model, settings))
+    return (
+        Part("processes", _VLLM_PROCESSES, "measured"),
+        Part("weights", width * (shape.num_weights + shape.head_weights), f"{settings.dtype}, and the head once more"),
+        *_adapters(model, settings),
+        Part(
+            "KV cache",
+            min(cache, _used_cache(model, settings)),
+            f"holds {held:.0f} sequences of {settings.max_model_len:,} tokens",
+        ),
+        Part("a forward pass", _forward(model, settings), "of prompts, and logits"),
+    )
+
+
+def _transformers(model: PlannedModel, settings: PlannedSettings, hardware: Hardware) -> tuple[Demand, ...]:
+    on_gpu = settings.num_gpus_per_engine > 0
+    weights = WIDTHS[settings.dtype] * model.shape.num_weights
+    first = Part("context", _CONTEXT, "assumed") if on_gpu else Part("process", _PROCESS, "measured")
+    parts = (
+        first,
+        Part("weights", weights, settings.dtype),
+        Part("new weights", weights, "beside the old ones while they are loaded"),
+        Part("keys and values", _used_cache(model, settings), f"{settings.max_num_seqs} sequences"),
+        Part("a forward pass", _forward(model, settings), "of prompts, and logits"),
+    )
+    if not on_gpu:
+        return (Demand("engine", settings.num_engines, "host", parts, None),)
+    has = min(1.0, settings.num_gpus_per_engine) * hardware.gpu_bytes
+    host = (Part("process", _PROCESS + _HOST_CONTEXT, "measured, and assumed of CUDA"),)
+    return (
+        Demand("engine", settings.num_engines, "GPU", parts, has),
+        Demand("engine", settings.num_engines, "host", host, None),
+    )
