@@ -40,8 +40,6 @@ class Interruption:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._guard is not None and self._reason is not None:
-            return  # the process is about to end, and another signal still ends it at once
         for number, handler in self._old.items():
             signal.signal(number, handler)
 
