@@ -102,7 +102,8 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
             pretrained: a Hugging Face causal LM: a folder, a hub name, or `asset:NAME` for one that ships with the
                 package (`asset:alfworld-tiny`).
             dtype: "float32" or "bfloat16", of the engine's weights and of the learner's arithmetic. The learner's own
-                weights and optimizer state are always float32: steps of 1e-6 vanish in bfloat16.
+                weights and optimizer state are always float32: steps of 1e-6 vanish in bfloat16. With `lora` that is said
+                of the adapters, and the frozen weights are of this type too.
             gradient_checkpointing: recomputes activations in the backward pass: a third more compute, far less memory.
             lora: trains low-rank adapters beside frozen weights, such as `{"rank": 16, "alpha": 32, "target_modules":
                 "all-linear"}`; see `config_records.LoRA`. None trains all weights.
@@ -252,6 +253,7 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
             old_logprobs: of the surrogate's ratio. "engine": as sampled. "learner": recomputed before the first step,
                 for bfloat16, where the two disagree; costs one more forward pass.
             kl_coef: weight of the k3 estimate of the KL divergence to the initial policy; 0 loads no reference model.
+                With `lora` there is none to load: it is the policy without its adapters.
             entropy_coef: weight of the entropy bonus.
             weight_decay: of AdamW.
             lr_schedule: how `lr` changes over optimizer steps: "constant", or `{"decay": "cosine", "warmup_steps": 10,
@@ -395,6 +397,8 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
             "gradient_checkpointing": self.gradient_checkpointing,
             "temperature": self.temperature,
             "with_reference": self.kl_coef > 0,
+            "lora": self.lora,
+            "seed": self.seed,
         }
 
     @override(AlgorithmConfig)
