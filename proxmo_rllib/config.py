@@ -102,8 +102,8 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
             pretrained: a Hugging Face causal LM: a folder, a hub name, or `asset:NAME` for one that ships with the
                 package (`asset:alfworld-tiny`).
             dtype: "float32" or "bfloat16", of the engine's weights and of the learner's arithmetic. The learner's own
-                weights and optimizer state are always float32: steps of 1e-6 vanish in bfloat16. With `lora` that is said
-                of the adapters, and the frozen weights are of this type too.
+                weights and optimizer state are always float32: steps of 1e-6 vanish in bfloat16. With `lora` that
+                holds for the adapters, and the frozen weights are of this type too.
             gradient_checkpointing: recomputes activations in the backward pass: a third more compute, far less memory.
             lora: trains low-rank adapters beside frozen weights, such as `{"rank": 16, "alpha": 32, "target_modules":
                 "all-linear"}`; see `config_records.LoRA`. None trains all weights.

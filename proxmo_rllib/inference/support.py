@@ -70,7 +70,7 @@ def lora_room(rank: int) -> int:
 
 
 def _takes_adapters(models: Path, module: str, name: str) -> bool | None:
-    """Whether a class of vLLM's models says so, itself or a class that it is made from; None if its source is not found.
+    """Whether a class of vLLM's models says so, itself or one that it is made from; None if its source is not found.
 
     Args:
         models: the folder of vLLM's models.

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -107,7 +106,7 @@ class AdapterVersions:
         folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="proxmo_adapter_", dir=Path(path).parent))
         try:
             await asyncio.to_thread(self._lay_out, folder, path)
-            request = await self._add(number, f"version {version}, load {number}", folder)
+            request = await self._add(number, f"version-{version}-load-{number}", folder)
         finally:
             await asyncio.to_thread(shutil.rmtree, folder)
         self._before.append(self._newest)
@@ -116,7 +115,7 @@ class AdapterVersions:
 
     def _lay_out(self, folder: Path, path: str | Path) -> None:
         """Makes of a file the folder that vLLM reads."""
-        os.link(path, folder / ADAPTER_WEIGHTS)
+        (folder / ADAPTER_WEIGHTS).symlink_to(Path(path).resolve())
         write_adapter_config(folder, self._lora, manifest_of_file(path), self._base)
 
     async def _add(self, number: int, name: str, folder: Path) -> Any:
@@ -141,7 +140,7 @@ class AdapterVersions:
     def _refusal(self, name: str, layers: list[str], reason: str) -> str:
         return (
             f"vLLM does not take the adapters of {name}, at {', '.join(last_names(layers))}: "
-            f"{' '.join(reason.split())}. Leave those modules out of lora's target_modules, or set engine='transformers'."
+            f"{' '.join(reason.split())}. Leave those out of lora's target_modules, or set engine='transformers'."
         )
 
     async def _remove_old(self, *, wait: bool) -> None:

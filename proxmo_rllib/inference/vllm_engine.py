@@ -165,7 +165,7 @@ class VLLMEngine:
 
         if self._broken:
             raise EngineDeadError(f"vLLM engine: {self._broken}")
-        if not self._stamped:
+        if self._adapters is None and not self._stamped:
             async with self._loading:
                 await self._stamp()
         parameters = VLLMSamplingParams(

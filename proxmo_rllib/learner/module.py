@@ -52,9 +52,7 @@ class CausalLMModule(TorchRLModule):
         if lora is None:
             return None
         dtype = self._autocast_dtype or torch.float32
-        return Adapters(
-            self.lm, lora, seed=settings.get("seed") or 0, base=str(settings["pretrained"]), dtype=dtype
-        )
+        return Adapters(self.lm, lora, seed=settings.get("seed") or 0, base=str(settings["pretrained"]), dtype=dtype)
 
     @override(TorchRLModule)
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, torch.Tensor]:
@@ -125,7 +123,7 @@ class CausalLMModule(TorchRLModule):
         return checkpoint_tensors(self.lm, dtype)
 
     def whole_weights(self) -> dict[str, torch.Tensor]:
-        """The policy's tensors under their checkpoint's names, tied ones once, adapters merged, in the engines' dtype."""
+        """The policy's tensors under their checkpoint's names, tied ones once, adapters merged; in `dtype`."""
         if self.adapters is not None:
             return self.adapters.merged(self._autocast_dtype or torch.float32)
         return self.exported_weights()

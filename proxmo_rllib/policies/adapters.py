@@ -61,8 +61,8 @@ def target_layers(lm: Any, lora: LoRA) -> dict[str, tuple[int, int]]:
         large = last_names(name for name in chosen if lora.rank <= min(chosen[name]))
         others = f", or target_modules={large}" if large else ""
         raise ValueError(
-            f"lora={describe(lora)}: rank={lora.rank} is more than {smallest} [{out}, {into}] has; take a rank of at most "
-            f"{min(chosen[smallest])}{others}."
+            f"lora={describe(lora)}: rank={lora.rank} is more than {smallest} [{out}, {into}] has; take a rank of at "
+            f"most {min(chosen[smallest])}{others}."
         )
     return chosen
 
