@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from proxmo_rllib.config_records import LoRA
+from proxmo_rllib.inference import vllm_internals as internals
 from proxmo_rllib.inference.support import lora_room
 from proxmo_rllib.inference.weights import WeightsMismatchError, manifest_of_file
 from proxmo_rllib.policies.adapters import ADAPTER_WEIGHTS, last_names, layer_of, write_adapter_config
@@ -64,19 +65,23 @@ class AdapterVersions:
         self._ended = asyncio.Event()
 
     @staticmethod
-    def engine_arguments(lora: LoRA, layers: list[str]) -> dict[str, Any]:
+    def engine_arguments(lora: LoRA, layers: list[str], max_model_len: int) -> dict[str, Any]:
         """Of vLLM's AsyncEngineArgs.
 
         Args:
             lora: the setting.
             layers: names of the layers with an adapter, by which vLLM leaves the others, the LM head above all, alone.
+            max_model_len: tokens of the longest sequence.
         """
+        # On a CPU it copies an adapter's second matrix for every token of a batch.
+        batch = {"max_num_batched_tokens": max(1024, max_model_len)} if internals.platform_is_cpu() else {}
         return {
             "enable_lora": True,
             "max_lora_rank": lora_room(lora.rank),
             "max_loras": _HELD,
             "max_cpu_loras": _HELD,
             "lora_target_modules": last_names(layers),
+            **batch,
         }
 
     @contextlib.contextmanager

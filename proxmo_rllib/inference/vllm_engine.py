@@ -51,7 +51,8 @@ class VLLMEngine:
         self._log = OwnLog()
         arguments = engine_arguments(config, str(served))
         if lora is not None:
-            arguments |= AdapterVersions.engine_arguments(lora, [layer_of(name) for name in self._manifest])
+            layers = [layer_of(name) for name in self._manifest]
+            arguments |= AdapterVersions.engine_arguments(lora, layers, config.max_model_len)
         arguments |= config.engine_kwargs
         try:
             self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
