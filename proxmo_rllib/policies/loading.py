@@ -80,7 +80,7 @@ def load_causal_lm(pretrained: str | Path) -> Any:
     lm.config._name_or_path = source
     if getattr(lm, "peft_config", None):
         raise ValueError(
-            f"pretrained={str(pretrained)!r}: there is an adapter beside the model, and nobody else here would read it. "
+            f"pretrained={str(pretrained)!r}: there is an adapter beside the model, which engines would not read. "
             "Download the model without its adapter_config.json, or merge the two, and give that folder."
         )
     choose_attention(lm)
