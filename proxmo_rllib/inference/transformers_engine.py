@@ -29,7 +29,7 @@ from proxmo_rllib.inference.weights import (
 from proxmo_rllib.inference.whole_batch import WholeBatch
 from proxmo_rllib.policies.adapters import adapter_parameters, inject_adapters
 from proxmo_rllib.policies.checkpoint_names import load_checkpoint_tensors
-from proxmo_rllib.policies.loading import load_causal_lm
+from proxmo_rllib.policies.loading import cast_weights, load_causal_lm
 from proxmo_rllib.policies.model_folder import local_model
 from proxmo_rllib.types import Completion, SamplingParams
 
@@ -49,7 +49,8 @@ class TransformersEngine:
         self._device = torch.device("cuda" if config.num_gpus else "cpu")
         if self._device.type == "cpu":
             torch.set_num_threads(config.threads)
-        model = load_causal_lm(folder).to(self._device, getattr(torch, config.dtype))
+        model = load_causal_lm(folder).to(self._device)
+        cast_weights(model, getattr(torch, config.dtype))
         if lora is not None:
             inject_adapters(model, lora)
         self._model = model.requires_grad_(False)

@@ -87,6 +87,17 @@ def load_causal_lm(pretrained: str | Path) -> Any:
     return lm.eval()
 
 
+def cast_weights(lm: Any, dtype: torch.dtype) -> None:
+    """Turns what a checkpoint holds of a model into another type, in place.
+
+    The frequencies of rotary embeddings are not in it, and keep their digits: `lm.to(dtype)` would take them, and turn
+    the tokens of a long sequence by the wrong angle.
+    """
+    for tensor in lm.state_dict(keep_vars=True).values():
+        if tensor.is_floating_point():
+            tensor.data = tensor.data.to(dtype)
+
+
 def load_tokenizer(pretrained: str | Path) -> Any:
     """The model's tokenizer.
 
