@@ -118,7 +118,7 @@ def check_same_adapters(checkpoint: Path, config: ProxMOConfig) -> None:
     there, wanted = read_settings(file).config.lora, config.lora
     if read_record(LoRA, "lora", there) != config.lora_record:
         raise ValueError(
-            f"lora={wanted!r}: {checkpoint} was trained with lora={there!r}, and what it holds fits nothing else. Go on "
+            f"lora={wanted!r}: {checkpoint} was trained with lora={there!r}, and holds what fits nothing else. Go on "
             f"with that, or start anew from its policy: .policy(pretrained={str(checkpoint / 'policy')!r})."
         )
 
