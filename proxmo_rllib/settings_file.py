@@ -19,7 +19,7 @@ from env_wrappers.panels import Panel
 from env_wrappers.prompting import Template
 from proxmo_rllib.config import ProxMOConfig
 from proxmo_rllib.config_checks import RULES
-from proxmo_rllib.config_records import RECORDS, LoRA, read_record
+from proxmo_rllib.config_records import LearningRate, LoRA, Sharding, read_record
 
 NAME = "settings.json"
 _FORMAT = 1
@@ -175,7 +175,7 @@ def _encode(value: Any) -> Any:
         return {_TAG: "panel", "value": asdict(value)}
     if isinstance(value, Template):
         return {_TAG: "template", "value": asdict(value) | {"hidden_actions": sorted(value.hidden_actions)}}
-    if isinstance(value, tuple(RECORDS.values())):
+    if isinstance(value, (LoRA, Sharding, LearningRate)):
         return _encode(asdict(value))
     if isinstance(value, tuple):
         return {_TAG: "tuple", "value": [_encode(entry) for entry in value]}
