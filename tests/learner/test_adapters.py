@@ -139,8 +139,10 @@ def test_a_state_is_as_small_as_the_adapters(lora_config: ProxMOConfig, tools: A
     assert sum(array.nbytes for array in arrays.values()) < 4 * number + 2000
 
 
-@pytest.mark.parametrize("way", ["state", "snapshot"])
-def test_a_resumed_learner_goes_on_as_one_that_was_not_stopped(lora_config: ProxMOConfig, tools: Any, way: str) -> None:
+@pytest.mark.parametrize("way", ["state", "snapshot", "folder"])
+def test_a_resumed_learner_goes_on_as_one_that_was_not_stopped(
+    lora_config: ProxMOConfig, tools: Any, way: str, tmp_path: Path
+) -> None:
     batches = [tools.groups(2, 3, seed=seed) for seed in range(4)]
     whole = tools.build(lora_config)
     for groups in batches:
@@ -151,8 +153,10 @@ def test_a_resumed_learner_goes_on_as_one_that_was_not_stopped(lora_config: Prox
     second = tools.build(lora_config)
     if way == "state":
         second.set_state(first.get_state())
-    else:
+    elif way == "snapshot":
         second.take_over(first.snapshot())
+    else:
+        second.restore_from_path(first.save_to_path(tmp_path))
     for groups in batches[2:]:
         tools.update(second, groups)
     expected = tools.weights(whole)
