@@ -15,6 +15,7 @@ from proxmo_rllib.algorithm import ADAPTER_FOLDER, POLICY_FOLDER
 from proxmo_rllib.cli.policies import find_policy
 from proxmo_rllib.policies.loading import load_causal_lm
 from proxmo_rllib.types import SamplingParams
+from tests.families.test_two_iterations import lottery
 
 pytestmark = pytest.mark.slow
 
@@ -23,9 +24,10 @@ PRETRAINED = "asset:alfworld-tiny"
 
 
 def config_for(folder: Path, engine: str, **policy: Any) -> ProxMOConfig:
+    env = lottery()  # rewards at random, so that there is something to learn
     return (
         ProxMOConfig()
-        .environment("env_wrappers/ALFWorld-v0", env_config={"rooms": ("bathroom",), "max_receptacles": 6})
+        .environment(lambda settings: env())
         .policy(pretrained=PRETRAINED, lora={"rank": 4, "alpha": 8}, **policy)
         .inference(engine=engine, max_model_len=512, max_response_tokens=8, max_num_seqs=16)
         .env_runners(num_env_runners=0, max_turns=3, max_concurrent_episodes=8)
