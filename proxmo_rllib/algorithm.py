@@ -58,6 +58,7 @@ from proxmo_rllib.orchestration.dealing import Dealer, Dealt
 from proxmo_rllib.orchestration.learners import Learners
 from proxmo_rllib.orchestration.runners import Runners
 from proxmo_rllib.orchestration.watch import Part, Watch, engine_parts
+from proxmo_rllib.policies.adapters import save_adapters
 from proxmo_rllib.policies.loading import resolve_pretrained, save_policy
 from proxmo_rllib.rollouts import TaskSampler
 from proxmo_rllib.rollouts.environments import check_first_prompt, make_text_env, split_tasks
@@ -69,6 +70,7 @@ logger = logging.getLogger(__name__)
 
 TASK_SAMPLER = "task_sampler"
 POLICY_FOLDER = "policy"
+ADAPTER_FOLDER = "adapter"
 
 
 class ProxMO(Algorithm):
@@ -103,7 +105,7 @@ class ProxMO(Algorithm):
         self.metrics.time_each_iteration()
         self._faults = FaultLog()
         self._recorded = LineFile(Path(self.logdir) / "episodes.jsonl")
-        check_model(self.config.pretrained or "", self.config.engine)
+        check_model(self.config.pretrained or "", self.config.engine, self.config.lora_record)
         self._probe_ids = check_first_prompt(self.config)
         if not (ray.is_initialized() and get_current_placement_group()):  # Tune has reserved a trial's resources
             # Not by the thread below, as it would be otherwise: Ray's processes end with the thread.
@@ -167,6 +169,7 @@ class ProxMO(Algorithm):
             silence_timeout_s=config.silence_timeout_s,
             update_timeout_s=config.weight_transfer_timeout_s,
             engine_kwargs=config.engine_kwargs,
+            lora=config.lora_record,
         )
 
     @property
@@ -398,6 +401,8 @@ class ProxMO(Algorithm):
     def save_to_path(self, path: Any = None, **kwargs: Any) -> Any:
         """As RLlib's, and beside it a folder `policy` that transformers and vLLM load, and the settings as JSON.
 
+        With `lora` the policy has its adapters merged, and the folder `adapter` has them alone, as PEFT loads them.
+
         Raises:
             DiskError: the disk does not take it; what was written of a new folder is removed.
         """
@@ -409,8 +414,10 @@ class ProxMO(Algorithm):
         save = super().save_to_path
         with whole_or_nothing(folder, self._in_digits()):
             self._learners.attempt(lambda: save(str(folder), **kwargs))
-            weights, _, _ = self._learners.export(self._probe_ids)
-            save_policy(self.config.pretrained or "", memoryview(ray.get(weights)), folder / POLICY_FOLDER)
+            whole, adapters = (ray.get(reference) for reference in self._learners.export_policy())
+            save_policy(self.config.pretrained or "", memoryview(whole), folder / POLICY_FOLDER)
+            if (lora := self.config.lora_record) is not None:
+                save_adapters(self.config.pretrained or "", lora, memoryview(adapters), folder / ADAPTER_FOLDER)
             settings_file.write_settings(self.config, folder / settings_file.NAME)
         return str(folder)
 

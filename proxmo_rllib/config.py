@@ -106,7 +106,8 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
             pretrained: a Hugging Face causal LM: a folder, a hub name, or `asset:NAME` for one that ships with the
                 package (`asset:alfworld-tiny`).
             dtype: "float32" or "bfloat16", of the engine's weights and of the learner's arithmetic. The learner's own
-                weights and optimizer state are always float32: steps of 1e-6 vanish in bfloat16.
+                weights and optimizer state are always float32: steps of 1e-6 vanish in bfloat16. With `lora` that
+                holds for the adapters, and the frozen weights are of this type too.
             gradient_checkpointing: recomputes activations in the backward pass: a third more compute, far less memory.
             lora: trains low-rank adapters beside frozen weights, such as `{"rank": 16, "alpha": 32, "target_modules":
                 "all-linear"}`; see `config_records.LoRA`. None trains all weights.
@@ -261,7 +262,8 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
                 a correction, which needs it, and "engine" without.
             correction: of the mismatch between engine and learner, written as `objective` is: "none", "token_tis",
                 "sequence_tis", "icepop" or "geometric_mask"; see `proxmo_rllib.learner.corrections`.
-            kl_coef: weight of the KL divergence to the initial policy; 0 loads no reference model.
+            kl_coef: weight of the KL divergence to the initial policy; 0 loads no reference model. With `lora` there is
+                none to load: it is the policy without its adapters.
             kl_estimator: of that divergence: "k1", "k2" or "k3"; see `proxmo_rllib.learner.kl`.
             entropy_coef: weight of the entropy bonus.
             weight_decay: of AdamW.
@@ -433,6 +435,8 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
             "gradient_checkpointing": self.gradient_checkpointing,
             "temperature": self.temperature,
             "with_reference": self.kl_coef > 0,
+            "lora": self.lora,
+            "seed": self.seed,
         }
 
     @override(AlgorithmConfig)

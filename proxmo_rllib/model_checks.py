@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from proxmo_rllib.inference.support import quantisation, unsupported_by_vllm
+from proxmo_rllib.config_records import LoRA
+from proxmo_rllib.inference.support import quantisation, unadaptable_by_vllm, unsupported_by_vllm
+from proxmo_rllib.policies.adapters import adapter_manifest, describe, last_names, layer_of
 from proxmo_rllib.policies.checkpoint_names import Comparison, compare_names, model_without_weights
 from proxmo_rllib.policies.loading import load_tokenizer, resolve_pretrained
 from proxmo_rllib.policies.model_folder import ModelFolder, cached_model, read_model_folder
@@ -17,12 +20,13 @@ from proxmo_rllib.policies.text_part import has_other_parts
 _ROWS = 4096  # of two matrices, compared at once
 
 
-def check_model(pretrained: str | Path, engine: str) -> str | None:
+def check_model(pretrained: str | Path, engine: str, lora: LoRA | None = None) -> str | None:
     """Checks a model that lies on this machine.
 
     Args:
         pretrained: a folder, a hub name or `asset:NAME`.
         engine: "vllm" or "transformers".
+        lora: adapters that are to be trained in it.
 
     Returns:
         What was found, in words; None if the model is on the hub and has not been fetched.
@@ -43,9 +47,10 @@ def check_model(pretrained: str | Path, engine: str) -> str | None:
     _check_ties(folder, names)
     _check_vocabulary(folder, lm)
     _check_engine(folder, lm, engine)
+    adapters = "" if lora is None else f"; {_check_adapters(folder, lm, engine, lora)}"
     number = sum(parameter.numel() for parameter in lm.parameters())
     ignored = f"; not read: {', '.join(file.name for file in folder.ignored)}" if folder.ignored else ""
-    return f"{type(lm).__name__}, {number:,} weights in {len(folder.files)} files{ignored}"
+    return f"{type(lm).__name__}, {number:,} weights in {len(folder.files)} files{ignored}{adapters}"
 
 
 def _refuse_quantised(folder: ModelFolder) -> None:
@@ -157,6 +162,24 @@ def _check_engine(folder: ModelFolder, lm: Any, engine: str) -> None:
         raise ValueError(
             f"{folder.path}: engine='vllm' cannot run it: {reason}. Or set engine='transformers', which is slower."
         )
+
+
+def _check_adapters(folder: ModelFolder, lm: Any, engine: str, lora: LoRA) -> str:
+    """What is trained, in words."""
+    try:
+        shapes = adapter_manifest(lm, lora)
+    except ValueError as error:
+        raise ValueError(f"{folder.path}: {error}") from None
+    if engine == "vllm":
+        reason = unadaptable_by_vllm(folder.config.get("architectures") or (), lora.rank)
+        if reason:
+            raise ValueError(
+                f"{folder.path}: engine='vllm' cannot serve lora={describe(lora)}: {reason}. Or set "
+                "engine='transformers', which is slower."
+            )
+    layers = [layer_of(name) for name in shapes]
+    number = sum(math.prod(shape) for shape in shapes.values())
+    return f"trained: {number:,} weights of adapters at {len(layers) // 2} layers ({', '.join(last_names(layers))})"
 
 
 def _class(folder: ModelFolder) -> str:

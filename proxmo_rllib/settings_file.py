@@ -19,6 +19,7 @@ from env_wrappers.panels import Panel
 from env_wrappers.prompting import Template
 from proxmo_rllib.config import ProxMOConfig
 from proxmo_rllib.config_checks import RULES
+from proxmo_rllib.config_records import LearningRate, LoRA, Sharding, read_record
 
 NAME = "settings.json"
 _FORMAT = 1
@@ -101,6 +102,27 @@ def read_settings(file: Path) -> ReadSettings:
     return ReadSettings(config, withheld)
 
 
+def check_same_adapters(checkpoint: Path, config: ProxMOConfig) -> None:
+    """Whether a run can go on from a checkpoint with the adapters that its config asks for, or without any.
+
+    Args:
+        checkpoint: its folder; one without a settings file is taken.
+        config: of the run.
+
+    Raises:
+        ValueError: the checkpoint holds other adapters, or none where some are asked for, or the other way.
+    """
+    file = checkpoint / NAME
+    if not file.is_file():
+        return
+    there, wanted = read_settings(file).config.lora, config.lora
+    if read_record(LoRA, "lora", there) != config.lora_record:
+        raise ValueError(
+            f"lora={wanted!r}: {checkpoint} was trained with lora={there!r}, and holds what fits nothing else. Go on "
+            f"with that, or start anew from its policy: .policy(pretrained={str(checkpoint / 'policy')!r})."
+        )
+
+
 def _allows(key: str, value: Any) -> tuple[bool, str]:
     """Whether a setting may have a value, and what it may have, in words."""
     if key == "env":
@@ -153,6 +175,8 @@ def _encode(value: Any) -> Any:
         return {_TAG: "panel", "value": asdict(value)}
     if isinstance(value, Template):
         return {_TAG: "template", "value": asdict(value) | {"hidden_actions": sorted(value.hidden_actions)}}
+    if isinstance(value, (LoRA, Sharding, LearningRate)):
+        return _encode(asdict(value))
     if isinstance(value, tuple):
         return {_TAG: "tuple", "value": [_encode(entry) for entry in value]}
     if isinstance(value, list):

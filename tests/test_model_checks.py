@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from proxmo_rllib.config_records import LoRA
 from proxmo_rllib.inference.support import CPU_HEAD_DIMS, NEEDS_TORCHVISION, vllm_architectures
 from proxmo_rllib.inference.weights import manifest_of_checkpoint
 from proxmo_rllib.model_checks import check_model
@@ -224,3 +226,66 @@ def test_what_is_known_of_vllm_is_what_the_installed_one_says() -> None:
     assert tuple(CPUAttentionBackend.get_supported_head_sizes()) == CPU_HEAD_DIMS
     assert vllm_architectures() == set(ModelRegistry.get_supported_archs())
     assert set(NEEDS_TORCHVISION) <= vllm_architectures()
+
+
+def test_an_adapter_beside_a_model_changes_nothing(folder: Path) -> None:
+    """Transformers would put it into the model, and the engine would not have it."""
+    ids = torch.arange(20)[None]
+    expected = load_causal_lm(folder)(ids).logits
+    name = "base_model.model.model.layers.0.mlp.up_proj"
+    out, into = load_file(folder / "model.safetensors")[f"{name.removeprefix('base_model.model.')}.weight"].shape
+    tensors = {f"{name}.lora_A.weight": torch.ones(2, into), f"{name}.lora_B.weight": torch.ones(out, 2)}
+    save_file(tensors, folder / "adapter_model.safetensors")
+    about = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["up_proj"], "task_type": "CAUSAL_LM"}
+    (folder / "adapter_config.json").write_text(json.dumps(about))
+    lm = load_causal_lm(folder)
+    assert torch.equal(lm(ids).logits, expected)
+    assert lm.config.name_or_path == str(folder)
+    (folder / "adapter_model.safetensors").unlink()
+    assert torch.equal(load_causal_lm(folder)(ids).logits, expected)
+
+
+def test_adapters_are_checked_before_anything_starts(folder: Path) -> None:
+    found = check_model(folder, "vllm", LoRA(rank=4)) or ""
+    assert re.search(r"trained: [\d,]+ weights of adapters at 14 layers \(down_proj, gate_proj, k_proj,", found)
+    wrong = {
+        "target_modules='q_prj': LlamaForCausalLM has no module of that name; did you mean 'q_proj'": LoRA(
+            target_modules=("q_prj",)
+        ),
+        "lm_head is the LM head, which has no adapter here; its linear layers are down_proj": LoRA(
+            target_modules=("lm_head",)
+        ),
+        "is a LlamaMLP and no linear layer": LoRA(target_modules=("mlp",)),
+        r"rank=100 is more than .* \[64, 64\] has; take a rank of at most 64": LoRA(rank=100),
+    }
+    for message, lora in wrong.items():
+        for engine in ("vllm", "transformers"):
+            with pytest.raises(ValueError, match=message) as caught:
+                check_model(folder, engine, lora)
+            assert str(folder) in str(caught.value)
+
+
+def test_experts_that_are_one_tensor_are_refused_in_words(tiny_policy: Path, tmp_path: Path) -> None:
+    rows = json.loads((tiny_policy / "config.json").read_text())["vocab_size"]
+    folder = save_family("qwen3_moe", tmp_path, rows)
+    for file in tiny_policy.glob("*token*"):
+        shutil.copy(file, folder)
+    with pytest.raises(ValueError, match=r"down_proj \[4, 64, 32\] is one tensor of all experts.*layers are k_proj"):
+        check_model(folder, "transformers", LoRA(rank=2, target_modules=("down_proj",)))
+    assert "at 8 layers (k_proj, o_proj, q_proj, v_proj)" in (check_model(folder, "transformers", LoRA(rank=2)) or "")
+
+
+def test_a_family_whose_adapters_vllm_does_not_serve_is_refused(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"cannot serve lora=.*largest rank is 512"):
+        check_model(wide(folder), "vllm", LoRA(rank=513))
+    assert check_model(folder, "transformers", LoRA(rank=513))
+
+
+def wide(folder: Path) -> Path:
+    """Gives the folder a model whose every layer is wider than vLLM's largest rank."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokens = json.loads((folder / "config.json").read_text())["vocab_size"]
+    sizes = {"hidden_size": 520, "intermediate_size": 520, "num_attention_heads": 8, "head_dim": 80}
+    LlamaForCausalLM(LlamaConfig(vocab_size=tokens, num_hidden_layers=1, **sizes)).save_pretrained(folder)
+    return folder

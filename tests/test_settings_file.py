@@ -15,7 +15,8 @@ from env_wrappers.panels import Panel
 from env_wrappers.prompting import Template
 from proxmo_rllib import ProxMOConfig
 from proxmo_rllib.config_checks import RULES
-from proxmo_rllib.settings_file import read_settings, write_settings
+from proxmo_rllib.config_records import LoRA
+from proxmo_rllib.settings_file import check_same_adapters, read_settings, write_settings
 
 ENV = "env_wrappers/ALFWorld-v0"
 PANEL = Panel("mine", 3, ENV, {"seed": 0, "rooms": ["bathroom"]}, ("generated/test/000000", "generated/test/000001"))
@@ -135,6 +136,17 @@ def edited(folder: Path, change: Any) -> Path:
 def test_a_file_that_is_damaged_or_crafted_is_refused_in_words(change, says, tmp_path):
     with pytest.raises(ValueError, match=f"settings.json.*{says}"):
         read_settings(edited(tmp_path, change))
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 4}, {"rank": 4, "target_modules": ("q_proj",)}, LoRA(rank=4)])
+def test_a_run_goes_on_with_the_adapters_that_its_checkpoint_holds_and_no_others(lora, tmp_path):
+    write_settings(ProxMOConfig().policy(lora=lora), tmp_path / "settings.json")
+    assert not read_settings(tmp_path / "settings.json").withheld
+    check_same_adapters(tmp_path, ProxMOConfig().policy(lora=lora))
+    for other in ({"rank": 8}, None if lora else {"rank": 4}):
+        with pytest.raises(ValueError, match=r"lora=.*was trained with lora=.*pretrained='.*policy'"):
+            check_same_adapters(tmp_path, ProxMOConfig().policy(lora=other))
+    check_same_adapters(tmp_path / "one of before", ProxMOConfig())
 
 
 JSON = st.recursive(

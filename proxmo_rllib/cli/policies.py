@@ -82,6 +82,7 @@ def _of_checkpoint(checkpoint: Path, policy: Path, path: Path) -> NamedPolicy:
     if not file.is_file():
         return NamedPolicy(str(policy), None, file=_started_with(path))
     read = settings_file.read_settings(file)
+    read.config.policy(lora=None)  # adapters are merged into the policy's weights
     return NamedPolicy(str(policy), read.config, read.withheld, _started_with(path))
 
 

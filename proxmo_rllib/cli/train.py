@@ -131,6 +131,10 @@ def main(argv: list[str]) -> int:
         example = load_example(arguments.script)
         settings = recorded | arguments.settings
         apply_settings(example.config, settings)
+        if checkpoint is not None:
+            from proxmo_rllib import settings_file
+
+            settings_file.check_same_adapters(checkpoint, example.config)
         if spaces := search_spaces(example.config):
             raise ExampleError(
                 f"{example.path}: it searches {', '.join(spaces)}; say `proxmo tune {example.path}`, or fix each, such "

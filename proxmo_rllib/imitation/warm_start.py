@@ -103,6 +103,7 @@ class WarmStart:
             "lr",
         )
         keys += ("weight_decay", "grad_clip", "observation_weight", "observation_share", "learn_empty_thoughts")
+        keys += ("lora",) if config.lora is not None else ()  # recipes of before keep their policies
         recipe = {
             "version": RECIPE_VERSION,
             "config": {key: getattr(config, key) for key in keys},

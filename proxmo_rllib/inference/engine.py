@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from proxmo_rllib.config_records import LoRA
 from proxmo_rllib.types import Completion, SamplingParams
 
 KINDS = ("vllm", "transformers")
@@ -43,6 +44,7 @@ class EngineConfig:
     update_timeout_s: float = 300.0  # seconds for new weights
     threads: int = 1  # OpenMP threads of the forward pass on a CPU
     engine_kwargs: Mapping[str, Any] = field(default_factory=dict)  # passed to vLLM's AsyncEngineArgs as they are
+    lora: LoRA | None = None  # the weights that it is given are those of adapters; None for all of the model's
 
     def __post_init__(self) -> None:
         for name, value, allowed in (("kind", self.kind, KINDS), ("dtype", self.dtype, DTYPES)):
@@ -88,6 +90,7 @@ class Engine(Protocol):
         """Replaces the weights by those of a safetensors file on this machine and forgets all cached prefixes.
 
         Requests in flight go on under the new weights; each completion keeps the version that sampled its first token.
+        With `lora` the file holds adapters, and vLLM's requests in flight end under those that they began with.
 
         Raises:
             WeightsMismatchError: names or shapes differ from the checkpoint's. Nothing was changed; the engine goes on.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 from collections.abc import Iterable, Mapping
@@ -13,6 +14,8 @@ from typing import Any
 CPU_HEAD_DIMS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 # Models whose code in vLLM imports torchvision, though their text needs none.
 NEEDS_TORCHVISION = ("Qwen3_5ForCausalLM", "Qwen3_5MoeForCausalLM")
+# Ranks that vLLM makes room for, 0.32; an adapter of a smaller one takes the room of the next.
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 # Layers that keep keys and values, and settings of models that keep another state.
 _KV_LAYERS = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
 _OTHER_STATES = ("state_size", "mamba_d_state", "ssm_cfg", "conv_kernel", "conv_L_cache", "conv1d_width")
@@ -41,6 +44,65 @@ def unsupported_by_vllm(architectures: Iterable[str], head_dims: Iterable[int]) 
     return None
 
 
+def unadaptable_by_vllm(architectures: Iterable[str], rank: int) -> str | None:
+    """Why the installed vLLM cannot serve adapters of a model; None if nothing is known against it.
+
+    Args:
+        architectures: as the model's config.json names them.
+        rank: of the adapters.
+    """
+    if rank > LORA_RANKS[-1]:
+        return f"vLLM's largest rank is {LORA_RANKS[-1]}"
+    models = _vllm_models()
+    if models is None:
+        return None
+    registry = (models / "registry.py").read_text(encoding="utf-8")
+    wanted = set(architectures)
+    for name, module, model in re.findall(r'^ +"(\w+)": \(\s*"(\w+)",\s*"(\w+)"', registry, re.MULTILINE):
+        if name in wanted and _takes_adapters(models, module, model) is False:
+            return f"vLLM's {name} takes none"
+    return None
+
+
+def lora_room(rank: int) -> int:
+    """The rank that vLLM is to make room for."""
+    return next(allowed for allowed in LORA_RANKS if allowed >= rank)
+
+
+def _takes_adapters(models: Path, module: str, name: str) -> bool | None:
+    """Whether a class of vLLM's models says so, itself or one that it is made from; None if its source is not found.
+
+    Args:
+        models: the folder of vLLM's models.
+        module: in which the class is.
+        name: of the class.
+    """
+    file = models / f"{module}.py"
+    if not file.is_file():
+        return None
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    bases = next((node.bases for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name), None)
+    if bases is None:
+        return None
+    names = [base.id for base in bases if isinstance(base, ast.Name)]
+    if "SupportsLoRA" in names:
+        return True
+    origins = {
+        alias.asname or alias.name: node
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    of_bases = []
+    for base in names:
+        origin = origins.get(base)
+        if origin is None:
+            of_bases.append(_takes_adapters(models, module, base))
+        elif origin.level or (origin.module or "").startswith("vllm.model_executor.models."):
+            of_bases.append(_takes_adapters(models, (origin.module or "").rpartition(".")[2], base))
+    return True if True in of_bases else None if None in of_bases else False
+
+
 def keeps_keys_and_values_only(config: Any) -> bool:
     """Whether all that a model carries from token to token are keys and values.
 
@@ -55,11 +117,17 @@ def keeps_keys_and_values_only(config: Any) -> bool:
 
 def vllm_architectures() -> frozenset[str]:
     """Architectures in the registry of the installed vLLM, read from its source; empty if there is none."""
-    spec = importlib.util.find_spec("vllm")
-    if spec is None or spec.origin is None:
+    models = _vllm_models()
+    if models is None:
         return frozenset()
-    registry = Path(spec.origin).parent / "model_executor" / "models" / "registry.py"
-    return frozenset(re.findall(r'^ +"(\w+)": \(', registry.read_text(encoding="utf-8"), re.MULTILINE))
+    registry = (models / "registry.py").read_text(encoding="utf-8")
+    return frozenset(re.findall(r'^ +"(\w+)": \(', registry, re.MULTILINE))
+
+
+def _vllm_models() -> Path | None:
+    """The folder of the installed vLLM's models, if there is one."""
+    spec = importlib.util.find_spec("vllm")
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent / "model_executor" / "models"
 
 
 def _is_cpu_wheel() -> bool:

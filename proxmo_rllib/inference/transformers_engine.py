@@ -20,10 +20,16 @@ from proxmo_rllib.inference.decode_batch import DecodeBatch, Request
 from proxmo_rllib.inference.engine import EngineConfig, EngineDeadError, check_request
 from proxmo_rllib.inference.row_attention import use_row_attention
 from proxmo_rllib.inference.support import keeps_keys_and_values_only
-from proxmo_rllib.inference.weights import check_manifest, manifest_of_checkpoint, manifest_of_file
+from proxmo_rllib.inference.weights import (
+    check_manifest,
+    manifest_of_adapters,
+    manifest_of_checkpoint,
+    manifest_of_file,
+)
 from proxmo_rllib.inference.whole_batch import WholeBatch
+from proxmo_rllib.policies.adapters import adapter_parameters, inject_adapters
 from proxmo_rllib.policies.checkpoint_names import load_checkpoint_tensors
-from proxmo_rllib.policies.loading import load_causal_lm
+from proxmo_rllib.policies.loading import cast_weights, load_causal_lm
 from proxmo_rllib.policies.model_folder import local_model
 from proxmo_rllib.types import Completion, SamplingParams
 
@@ -37,12 +43,16 @@ class TransformersEngine:
 
     def __init__(self, config: EngineConfig, version: int = 0) -> None:
         folder = local_model(config.model)
-        self._manifest = manifest_of_checkpoint(folder)
+        lora = config.lora
+        self._manifest = manifest_of_checkpoint(folder) if lora is None else manifest_of_adapters(folder, lora)
         self._config = config
         self._device = torch.device("cuda" if config.num_gpus else "cpu")
         if self._device.type == "cpu":
             torch.set_num_threads(config.threads)
-        model = load_causal_lm(folder).to(self._device, getattr(torch, config.dtype))
+        model = load_causal_lm(folder).to(self._device)
+        cast_weights(model, getattr(torch, config.dtype))
+        if lora is not None:
+            inject_adapters(model, lora)
         self._model = model.requires_grad_(False)
         self._vocab_size = int(model.config.get_text_config().vocab_size)
         self._version = version
@@ -150,7 +160,7 @@ class TransformersEngine:
         self._require_alive()
         with self._turn:
             try:
-                load_checkpoint_tensors(self._model, load_file(path))
+                self._take(load_file(path))
             except Exception as error:
                 self._die(f"loading weights of version {version} broke half-way: {error}")
                 raise EngineDeadError(f"Transformers engine: {self._dead}.") from error
@@ -158,6 +168,13 @@ class TransformersEngine:
                 # Keys and values of the old weights are worth nothing now.
                 self._batch.recompute(self._waiting)
             self._version = version
+
+    def _take(self, state: dict[str, torch.Tensor]) -> None:
+        if self._config.lora is None:
+            load_checkpoint_tensors(self._model, state)
+            return
+        for name, parameter in adapter_parameters(self._model).items():
+            parameter.copy_(state[name])
 
     def _die(self, reason: str) -> None:
         with self._wake:

@@ -3,7 +3,8 @@
     generate ──► AsyncLLM (this process) ──ZMQ──► EngineCore (its own process: scheduler, paged KV cache, model)
     load_weights: compare manifest ─► pause, drop prefix cache ─► worker reads file ─► stamp version ─► resume
 
-Every completion carries the version that EngineCore had when it sampled the first token.
+Every completion carries the version that EngineCore had when it sampled the first token. Where adapters are served
+(`vllm_adapters.py`), it carries that of the adapter which its request was sent with.
 """
 
 from __future__ import annotations
@@ -20,7 +21,14 @@ import numpy as np
 from proxmo_rllib.inference import vllm_internals as internals
 from proxmo_rllib.inference.engine import EngineConfig, EngineDeadError, check_request
 from proxmo_rllib.inference.own_log import OwnLog
-from proxmo_rllib.inference.weights import check_manifest, manifest_of_checkpoint, manifest_of_file
+from proxmo_rllib.inference.vllm_adapters import AdapterVersions
+from proxmo_rllib.inference.weights import (
+    check_manifest,
+    manifest_of_adapters,
+    manifest_of_checkpoint,
+    manifest_of_file,
+)
+from proxmo_rllib.policies.adapters import layer_of
 from proxmo_rllib.policies.model_folder import files_that_count, local_model, read_model_folder
 from proxmo_rllib.types import Completion, SamplingParams
 
@@ -40,18 +48,24 @@ class VLLMEngine:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         folder = local_model(config.model)
-        self._manifest = manifest_of_checkpoint(folder)
+        lora = config.lora
+        self._manifest = manifest_of_checkpoint(folder) if lora is None else manifest_of_adapters(folder, lora)
         self._scratch = tempfile.TemporaryDirectory(prefix="proxmo_model_")
         served = files_that_count(read_model_folder(folder), Path(self._scratch.name))
         self._config = config
         self._log = OwnLog()
-        arguments = {**engine_arguments(config, str(served)), **config.engine_kwargs}
+        arguments = engine_arguments(config, str(served))
+        if lora is not None:
+            layers = [layer_of(name) for name in self._manifest]
+            arguments |= AdapterVersions.engine_arguments(lora, layers, config.max_model_len)
+        arguments |= config.engine_kwargs
         try:
             self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
         except Exception as error:
             raise EngineDeadError(f"vLLM did not start: {_words(error)}{self._log.cause()}") from error
         self._vocab_size = int(self._llm.model_config.get_vocab_size())
         self._version = version
+        self._adapters = None if lora is None else AdapterVersions(self._llm, lora, str(folder), version)
         self._stamped = False
         self._broken: str | None = None
         self._numbers = itertools.count()
@@ -64,7 +78,7 @@ class VLLMEngine:
     async def generate(self, prompt_ids: Sequence[int] | np.ndarray, params: SamplingParams) -> Completion:
         ids = np.asarray(prompt_ids)
         check_request(ids, params.max_tokens, self._vocab_size, self._config.max_model_len)
-        output = await self._run(
+        output, version = await self._run(
             ids,
             temperature=params.temperature,
             max_tokens=params.max_tokens,
@@ -79,7 +93,7 @@ class VLLMEngine:
                 [at[token].logprob for token, at in zip(sampled.token_ids, sampled.logprobs, strict=True)], np.float32
             ),
             finish_reason=sampled.finish_reason,
-            policy_version=internals.weight_version(output),
+            policy_version=version,
         )
 
     async def score(self, token_ids: Sequence[int] | np.ndarray, num_context: int) -> np.ndarray:
@@ -87,12 +101,15 @@ class VLLMEngine:
         check_request(ids, 1, self._vocab_size, self._config.max_model_len)
         if not 1 <= num_context <= len(ids):
             raise ValueError(f"num_context={num_context}: must be between 1 and the number of tokens, {len(ids)}.")
-        output = await self._run(ids, temperature=1.0, max_tokens=1, prompt_logprobs=0)
+        output, _ = await self._run(ids, temperature=1.0, max_tokens=1, prompt_logprobs=0)
         logprobs = [at[int(token)].logprob for token, at in zip(ids[1:], output.prompt_logprobs[1:], strict=True)]
         return np.array(logprobs[num_context - 1 :], np.float32)
 
     async def load_weights(self, path: str | Path, version: int) -> None:
         check_manifest(await asyncio.to_thread(manifest_of_file, path), self._manifest)
+        if self._adapters is not None:
+            await self._load_adapters(self._adapters, path, version)
+            return
         async with self._loading:
             await self._stamp()
             try:
@@ -105,6 +122,16 @@ class VLLMEngine:
                 # Old and new weights may be mixed now: never serve again, rather than serve that.
                 self._broken = f"loading weights of version {version} broke half-way: {error}"
                 raise EngineDeadError(f"vLLM engine: {self._broken}") from error
+            self._version = version
+
+    async def _load_adapters(self, adapters: AdapterVersions, path: str | Path, version: int) -> None:
+        from vllm.v1.engine.exceptions import EngineDeadError as VLLMDeadError
+
+        async with self._loading:
+            try:
+                await adapters.load(path, version)
+            except VLLMDeadError as error:
+                raise EngineDeadError(self._dead()) from error
             self._version = version
 
     async def check_health(self) -> None:
@@ -125,8 +152,16 @@ class VLLMEngine:
         self._llm.shutdown()
         self._scratch.cleanup()
 
-    async def _run(self, ids: np.ndarray, **sampling: Any) -> Any:
-        """One request to the end. Returns vLLM's RequestOutput."""
+    async def _run(self, ids: np.ndarray, **sampling: Any) -> tuple[Any, int]:
+        """One request to the end. Returns vLLM's RequestOutput, and the version of the weights."""
+        if self._adapters is None:
+            output = await self._request(ids, None, sampling)
+            return output, internals.weight_version(output)
+        with self._adapters.use() as served:
+            return await self._request(ids, served.request, sampling), served.version
+
+    async def _request(self, ids: np.ndarray, adapter: Any, sampling: dict[str, Any]) -> Any:
+        """One request to the end, with a LoRARequest of vLLM's or None. Returns vLLM's RequestOutput."""
         from vllm import SamplingParams as VLLMSamplingParams
         from vllm.exceptions import VLLMClientError
         from vllm.inputs import tokens_input
@@ -136,7 +171,7 @@ class VLLMEngine:
 
         if self._broken:
             raise EngineDeadError(f"vLLM engine: {self._broken}")
-        if not self._stamped:
+        if self._adapters is None and not self._stamped:
             async with self._loading:
                 await self._stamp()
         parameters = VLLMSamplingParams(
@@ -148,7 +183,9 @@ class VLLMEngine:
         parameters.skip_clone = True  # they are nobody else's: a deep copy costs more than all else here
         output = None
         try:
-            async for partial in self._llm.generate(tokens_input(ids.tolist()), parameters, str(next(self._numbers))):
+            number = str(next(self._numbers))
+            prompt = tokens_input(ids.tolist())
+            async for partial in self._llm.generate(prompt, parameters, number, lora_request=adapter):
                 output = partial  # the only one
         except VLLMDeadError as error:
             raise EngineDeadError(self._dead()) from error

@@ -126,6 +126,11 @@ class WeightSync:
                     module.quant_method.process_weights_after_loading(module)
         return len(state)
 
+    def proxmo_unused_adapters(self, number: int) -> list[str]:
+        """Modules that the adapter of that id is for, and that vLLM has found no place for in the model."""
+        manager = self.model_runner.lora_manager._adapter_manager
+        return sorted(manager.get_adapter(number).loras.keys() - manager.modules.keys())
+
 
 # Models whose `load_weights` copies into some parameters itself. The layerwise reload has those on the device "meta"
 # meanwhile and does not see the copy: the old weights would stay, without a word.

@@ -19,6 +19,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load
 
+from proxmo_rllib.config_records import LoRA
+from proxmo_rllib.policies.adapters import adapter_manifest
 from proxmo_rllib.policies.checkpoint_names import compare_names, model_without_weights
 from proxmo_rllib.policies.model_folder import Manifest, read_model_folder
 
@@ -123,6 +125,17 @@ def manifest_of_checkpoint(folder: Path) -> Manifest:
     tensors = read_model_folder(folder).tensors
     names = compare_names(tensors, model_without_weights(AutoConfig.from_pretrained(folder, trust_remote_code=False)))
     return {name: tensors[name] for name in names.part_of - names.tied.keys()}
+
+
+def manifest_of_adapters(folder: Path, lora: LoRA) -> Manifest:
+    """Names and shapes that a weight transfer must bring to an engine that serves adapters of a model.
+
+    Raises:
+        ValueError: the model has no such layers.
+    """
+    from transformers import AutoConfig
+
+    return adapter_manifest(model_without_weights(AutoConfig.from_pretrained(folder, trust_remote_code=False)), lora)
 
 
 def check_manifest(given: Manifest, expected: Manifest) -> None:

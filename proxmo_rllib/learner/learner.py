@@ -304,7 +304,7 @@ class ProxMOLearner(TorchLearner):
 
     def state_size(self) -> int:
         """Bytes of a snapshot, about: the weights, and two moments of those that are trained."""
-        sizes = [(p.numel() * p.element_size(), p.requires_grad) for p in self.policy.lm.parameters()]
+        sizes = [(p.numel() * p.element_size(), p.requires_grad) for p in self.policy.kept_parameters()]
         return sum(size * (3 if trained else 1) for size, trained in sizes)
 
     def snapshot(self) -> dict[str, Any]:

@@ -10,7 +10,9 @@ from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from ray.rllib.utils.annotations import override
 from torch.utils.checkpoint import checkpoint
 
+from proxmo_rllib.config_records import LoRA, read_record
 from proxmo_rllib.learner import columns
+from proxmo_rllib.learner.adapters import Adapters, refuse_adapters
 from proxmo_rllib.learner.own_forward import OwnForward
 from proxmo_rllib.learner.packed_attention import Layout, use_packed_attention, without_masks
 from proxmo_rllib.learner.packing import pack, split_for_packing
@@ -25,7 +27,8 @@ _MAX_LOGITS = 64 * 2**20
 class CausalLMModule(TorchRLModule):
     """The policy. `model_config` is `ProxMOConfig.module_settings()`.
 
-    The weights are float32 whatever `dtype` says; with bfloat16 the arithmetic runs under autocast.
+    The weights that are trained are float32 whatever `dtype` says; with bfloat16 the arithmetic runs under autocast.
+    With `lora` those are adapters, and the rest is frozen, in `dtype`.
     """
 
     @override(TorchRLModule)
@@ -37,16 +40,24 @@ class CausalLMModule(TorchRLModule):
         _remove_noise(self.lm)
         self._policy = OwnForward(self.lm)
         self._packs = use_packed_attention(self.lm) is None
+        self.adapters = self._make_adapters(settings)
         if settings["gradient_checkpointing"]:
             self.lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             # Without noise, training mode means nothing else; outside of it transformers checkpoints nothing.
             self.lm.train()
         self.reference = None
         self._frozen: OwnForward | None = None
-        if settings["with_reference"]:
+        if settings["with_reference"] and self.adapters is None:
             self.reference = load_causal_lm(settings["pretrained"]).requires_grad_(False).eval()
             self._frozen = OwnForward(self.reference)
             use_packed_attention(self.reference)
+
+    def _make_adapters(self, settings: dict[str, Any]) -> Adapters | None:
+        lora = read_record(LoRA, "lora", settings.get("lora"))
+        if lora is None:
+            return None
+        dtype = self._autocast_dtype or torch.float32
+        return Adapters(self.lm, lora, seed=settings.get("seed") or 0, base=str(settings["pretrained"]), dtype=dtype)
 
     @override(TorchRLModule)
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, torch.Tensor]:
@@ -60,6 +71,9 @@ class CausalLMModule(TorchRLModule):
     @torch.no_grad()
     def reference_logprobs(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Logprobs under the frozen initial policy, float32 [tokens]."""
+        if self.adapters is not None:
+            with self.adapters.off():
+                return self._logprobs(self._policy, batch, self._temperature, self._autocast_dtype)[0]
         if self._frozen is None:
             raise RuntimeError("There is no reference model; it is loaded when kl_coef > 0.")
         return self._logprobs(self._frozen, batch, self._temperature, self._autocast_dtype)[0]
@@ -81,7 +95,8 @@ class CausalLMModule(TorchRLModule):
         lengths = torch.tensor([len(token_ids)], device=ids.device)
         batch = {columns.TOKEN_IDS: ids, columns.LENGTHS: lengths, columns.LOSS_MASK: mask}
         dtype = None if exact else self._autocast_dtype
-        return self._logprobs(self._policy, batch, 1.0, dtype)[0].cpu()
+        with self.adapters.exact() if exact and self.adapters is not None else contextlib.nullcontext():
+            return self._logprobs(self._policy, batch, 1.0, dtype)[0].cpu()
 
     def trunk(self, token_ids: torch.Tensor) -> torch.Tensor:
         """Hidden states of token ids [sequences, tokens], by the arithmetic of the loss: [sequences, tokens, width]."""
@@ -136,8 +151,24 @@ class CausalLMModule(TorchRLModule):
         return hidden[0, torch.from_numpy(predictors).to(device)]
 
     def exported_weights(self) -> dict[str, torch.Tensor]:
-        """The policy's tensors under their checkpoint's names, tied ones once, in the engines' dtype."""
-        return checkpoint_tensors(self.lm, self._autocast_dtype or torch.float32)
+        """What the engines get, in their dtype: the policy's tensors under their checkpoint's names, tied ones once.
+
+        With `lora` the adapters' tensors, under their names in PEFT's files: the engines have the base.
+        """
+        dtype = self._autocast_dtype or torch.float32
+        if self.adapters is not None:
+            return self.adapters.for_engines(dtype)
+        return checkpoint_tensors(self.lm, dtype)
+
+    def whole_weights(self) -> dict[str, torch.Tensor]:
+        """The policy's tensors under their checkpoint's names, tied ones once, adapters merged; in `dtype`."""
+        if self.adapters is not None:
+            return self.adapters.merged(self._autocast_dtype or torch.float32)
+        return self.exported_weights()
+
+    def kept_parameters(self) -> list[torch.nn.Parameter]:
+        """Those that a state holds: all, or the adapters."""
+        return [p for p in self.lm.parameters() if p.requires_grad or self.adapters is None]
 
     @override(TorchRLModule)
     def get_state(
@@ -148,15 +179,22 @@ class CausalLMModule(TorchRLModule):
         inference_only: bool = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """The policy's tensors; nothing for environment runners, which hold no weights."""
+        """The policy's tensors, or its adapters'; nothing for environment runners, which hold no weights."""
         if inference_only:
             return {}
+        if self.adapters is not None:
+            return self.adapters.state()
         return {name: tensor.detach().cpu().clone() for name, tensor in self.lm.state_dict().items()}
 
     @override(TorchRLModule)
     def set_state(self, state: dict[str, Any]) -> None:
-        if state:
-            self.lm.load_state_dict(state)
+        if not state:
+            return
+        if self.adapters is not None:
+            self.adapters.load_state(state)
+            return
+        refuse_adapters(state)
+        self.lm.load_state_dict(state)
 
 
 def _remove_noise(lm: torch.nn.Module) -> None:

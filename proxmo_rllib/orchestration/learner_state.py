@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+import torch
 from ray.rllib.core import COMPONENT_METRICS_LOGGER
 
 from proxmo_rllib.inference.weights import serialise
@@ -63,3 +64,10 @@ def export_weights(learner: Any, probe_ids: list[int]) -> tuple[Any, tuple[int, 
         exact=policy.score(probe_ids, num_context, exact=True).numpy(),
     )
     return serialise(policy.exported_weights()), (learner.policy_version, probe)
+
+
+def export_policy(learner: Any) -> tuple[Any, Any]:
+    """In the learner's process: the whole policy for others to load, and its adapters in float32 if it has any."""
+    policy = learner.policy
+    adapters = None if policy.adapters is None else serialise(policy.adapters.for_engines(torch.float32))
+    return serialise(policy.whole_weights()), adapters

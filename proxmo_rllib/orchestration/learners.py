@@ -29,7 +29,7 @@ from proxmo_rllib.learner.training_data import GroupedTrainingData
 from proxmo_rllib.machine.actors import cause_of
 from proxmo_rllib.orchestration import learner_group
 from proxmo_rllib.orchestration.learner_group import DEATHS, LearnersDiedError
-from proxmo_rllib.orchestration.learner_state import About, ask_for_state, export_weights, take_over
+from proxmo_rllib.orchestration.learner_state import About, ask_for_state, export_policy, export_weights, take_over
 
 logger = logging.getLogger(__name__)
 
@@ -146,6 +146,24 @@ class Learners:
             reference, about = self.actors[0].apply.options(num_returns=2).remote(export_weights, ids)
             version, probe = ray.get(about)
             return reference, version, probe
+
+        return self.attempt(ask_first)
+
+    def export_policy(self) -> tuple[Any, Any]:
+        """The policy as others load it.
+
+        Returns:
+            References to what `serialise` packed: the whole model, adapters merged; the adapters alone, or None in
+            their place.
+        """
+        if self._group.is_local:
+            whole, adapters = export_policy(self._group._learner)
+            return ray.put(whole), ray.put(adapters)
+
+        def ask_first() -> tuple[Any, Any]:
+            whole, adapters = self.actors[0].apply.options(num_returns=2).remote(export_policy)
+            ray.get(adapters)  # the smaller one: a death shows now
+            return whole, adapters
 
         return self.attempt(ask_first)
 

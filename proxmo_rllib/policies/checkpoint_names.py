@@ -92,17 +92,20 @@ def load_checkpoint_tensors(lm: Any, state: dict[str, torch.Tensor]) -> None:
     lm.load_state_dict(loaded.state_dict())
 
 
-def checkpoint_tensors(lm: Any, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+def checkpoint_tensors(
+    lm: Any, dtype: torch.dtype, state: Mapping[str, torch.Tensor] | None = None
+) -> dict[str, torch.Tensor]:
     """A model's tensors as its checkpoint holds them: parameters and buffers, tied ones once, on the CPU.
 
     Args:
         lm: a causal LM of transformers.
         dtype: of the floating-point tensors.
+        state: its state dict; None for what it holds. With adapters, what it would hold if they were merged.
     """
     from transformers.core_model_loading import revert_weight_conversion
     from transformers.modeling_utils import remove_tied_weights_from_state_dict
 
-    state = {name: tensor.detach() for name, tensor in lm.state_dict().items()}
+    state = {name: tensor.detach() for name, tensor in (lm.state_dict() if state is None else state).items()}
     state = revert_weight_conversion(lm, remove_tied_weights_from_state_dict(state, lm))
     return {
         name: tensor.to("cpu", dtype if tensor.is_floating_point() else tensor.dtype).contiguous()

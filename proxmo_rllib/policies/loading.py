@@ -7,6 +7,7 @@ is left unsaid.
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,13 @@ import torch
 
 from proxmo_rllib.policies import hub
 from proxmo_rllib.policies.attention import choose_attention
-from proxmo_rllib.policies.model_folder import SINGLE, copy_all_but_weights, local_model
+from proxmo_rllib.policies.model_folder import (
+    SINGLE,
+    copy_all_but_weights,
+    files_that_count,
+    local_model,
+    read_model_folder,
+)
 
 ASSETS = Path(__file__).parent / "assets"
 _ASSET_PREFIX = "asset:"
@@ -59,14 +66,36 @@ def load_causal_lm(pretrained: str | Path) -> Any:
     from transformers import AutoModelForCausalLM
 
     source = resolve_pretrained(pretrained)
-    try:
-        lm = AutoModelForCausalLM.from_pretrained(
-            source, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+    with tempfile.TemporaryDirectory(prefix="proxmo_model_") as scratch:
+        # In the folder of an adapter transformers would load that too.
+        folder = source
+        if (Path(source) / "adapter_config.json").exists():
+            folder = str(files_that_count(read_model_folder(Path(source)), Path(scratch)))
+        try:
+            lm = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+            )
+        except OSError as error:
+            raise ValueError(_unreachable(pretrained, error)) from error
+    lm.config._name_or_path = source
+    if getattr(lm, "peft_config", None):
+        raise ValueError(
+            f"pretrained={str(pretrained)!r}: there is an adapter beside the model, which engines would not read. "
+            "Download the model without its adapter_config.json, or merge the two, and give that folder."
         )
-    except OSError as error:
-        raise ValueError(_unreachable(pretrained, error)) from error
     choose_attention(lm)
     return lm.eval()
+
+
+def cast_weights(lm: Any, dtype: torch.dtype) -> None:
+    """Turns what a checkpoint holds of a model into another type, in place.
+
+    The frequencies of rotary embeddings are not in it, and keep their digits: `lm.to(dtype)` would take them, and turn
+    the tokens of a long sequence by the wrong angle.
+    """
+    for tensor in lm.state_dict(keep_vars=True).values():
+        if tensor.is_floating_point():
+            tensor.data = tensor.data.to(dtype)
 
 
 def load_tokenizer(pretrained: str | Path) -> Any:

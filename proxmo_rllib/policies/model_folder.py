@@ -38,6 +38,7 @@ _OF_WEIGHTS = (
     *("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.gguf", "*.pt", "*.pth", "*.h5"),
     *("*.msgpack", "*.onnx", "*.onnx_data", "adapter_*", "params.json", ".*"),
 )
+_OF_ADAPTER = "adapter_config.json"
 _SHARD = re.compile(r"[\w][\w.-]{0,200}\.safetensors")
 _LONGEST_HEADER = 100 << 20  # bytes; safetensors' own limit
 
@@ -231,16 +232,16 @@ def cached_model(model: str | Path) -> Path | None:
 def files_that_count(model: ModelFolder, scratch: Path) -> Path:
     """A folder with the model's files and no weights but those that count; the model's own where that is the case.
 
-    vLLM reads every safetensors file that it finds.
+    vLLM reads every safetensors file that it finds, and transformers puts an adapter that it finds into the model.
 
     Args:
         model: the folder.
         scratch: empty; links to the files are made in it.
     """
-    if not model.ignored:
+    if not model.ignored and not (model.path / _OF_ADAPTER).exists():
         return model.path
     for file in model.path.iterdir():
-        if file not in model.ignored and file.name != "adapter_config.json":
+        if file not in model.ignored and file.name != _OF_ADAPTER:
             (scratch / file.name).symlink_to(file.resolve())
     return scratch
 

@@ -16,6 +16,7 @@ RUN_BY = {
     "README.md": "tests/test_readme.py",
     "docs/advantages.md": "tests/advantages/test_docs.py",
     "docs/environments.md": "tests/commands/test_python_blocks.py",
+    "docs/objectives.md": "tests/commands/test_python_blocks.py",
     "docs/own_environment.md": "tests/commands/test_python_blocks.py",
 }
 
@@ -52,3 +53,9 @@ def test_the_blocks_about_an_environment_of_ones_own_run_one_after_the_other():
     for block in blocks_of("docs/own_environment.md"):
         exec(compile(block, "own_environment.md", "exec"), names)
     assert names["config"].env is names["GuessEnv"]
+
+
+def test_the_blocks_about_objectives_run_one_after_the_other():
+    names: dict[str, Any] = {"__name__": "objectives"}
+    for block in blocks_of("docs/objectives.md"):
+        exec(compile(block, "objectives.md", "exec"), names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,20 @@ def test_requests_under_way_survive_a_weight_update_and_keep_the_version_that_be
     begun_before, begun_after = tied.run(update_meanwhile())
     assert len(begun_before.token_ids) == 200
     assert (begun_before.policy_version, begun_after.policy_version) == (before, before + 1)
+
+
+def test_bfloat16_is_as_near_at_the_end_of_a_long_sequence_as_at_its_beginning(make_model: Any, tmp_path: Path) -> None:
+    """With rounded frequencies of the rotary embedding a token is off by more the later it stands."""
+    model = make_model(tmp_path, tied=True)
+    ids = np.random.default_rng(0).integers(0, 160, 500)
+    with torch.no_grad():
+        exact = (
+            model(torch.from_numpy(ids)[None]).logits[0, :-1].log_softmax(-1).gather(1, torch.from_numpy(ids[1:, None]))
+        )
+    engine = build_engine(EngineConfig(str(tmp_path), "transformers", dtype="bfloat16", max_model_len=512))
+    errors = np.abs(asyncio.run(engine.score(ids, 1)) - exact[:, 0].numpy())
+    engine.close()
+    assert errors[-150:].mean() < 2 * errors[:150].mean()
 
 
 def test_stop_tokens_end_a_response_and_belong_to_it(tied: Any, prompts: Prompts) -> None:

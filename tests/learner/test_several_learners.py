@@ -12,9 +12,11 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from proxmo_rllib import ProxMOConfig
 from proxmo_rllib.advantages import estimate_advantages
+from proxmo_rllib.inference.weights import serialise
 from proxmo_rllib.learner import GroupedTrainingData
 from proxmo_rllib.learner.advantages_connector import turn_table
 from proxmo_rllib.metrics_logger import LoggedMetrics
+from proxmo_rllib.orchestration.learners import Learners
 
 pytestmark = pytest.mark.slow
 
@@ -33,9 +35,12 @@ def make_inspect() -> Callable[[Any], dict[str, Any]]:
     return inspect
 
 
-@pytest.mark.smoke
-def test_gradient_does_not_depend_on_the_number_of_learners(local_ray: None, config: ProxMOConfig, tools: Any):
+@pytest.mark.parametrize("lora", [pytest.param(None, marks=pytest.mark.smoke), {"rank": 4, "alpha": 8}])
+def test_gradient_does_not_depend_on_the_number_of_learners(
+    local_ray: None, config: ProxMOConfig, tools: Any, lora: dict[str, Any] | None
+):
     """Groups of unequal size, so that the shards have unequal numbers of sequences, tokens and micro-batches."""
+    config.policy(lora=lora)
     config.training(kl_coef=0.1, entropy_coef=0.05, max_tokens_per_microbatch=60, num_groups=3, lr=1e-4)
     # What the sum is divided by is no sum of weights, and GSPO's unit is the turn.
     config.training(loss_weighting="dr_grpo", objective={"name": "gspo", "clip_low": 0.1, "clip_high": 0.1})
@@ -62,6 +67,7 @@ def test_gradient_does_not_depend_on_the_number_of_learners(local_ray: None, con
         metrics.aggregate(learners.update(training_data=data, num_epochs=1), key="learners")
         seen = [result.get() for result in learners.foreach_learner(inspect)]
         state = learners.get_state()["learner"]
+        whole, adapters = (ray.get(reference) for reference in Learners(learners).export_policy())
     finally:
         learners.shutdown()
     assert len(seen) == 2
@@ -83,3 +89,8 @@ def test_gradient_does_not_depend_on_the_number_of_learners(local_ray: None, con
     for name, weight in inspect(copy)["weights"].items():
         assert np.array_equal(weight, seen[0]["weights"][name])
     assert copy.policy_version == 1
+    assert np.array_equal(whole, serialise(copy.policy.whole_weights()))
+    assert (adapters is None) == (lora is None)
+    if lora is not None:
+        assert all(".lora_" in name for name in expected["gradients"])
+        assert np.array_equal(adapters, serialise(copy.policy.exported_weights()))

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from proxmo_rllib.inference.weights import serialise
 from proxmo_rllib.policies.checkpoint_names import checkpoint_tensors
-from proxmo_rllib.policies.loading import load_causal_lm, save_policy
+from proxmo_rllib.policies.loading import cast_weights, load_causal_lm, save_policy
 
 KEPT = {
     "LICENSE": "do as you like",
@@ -87,3 +87,13 @@ def test_a_saved_policy_can_be_saved_again_over_an_old_one(model: Path, tmp_path
     assert sorted(f.name for f in (tmp_path / "again").iterdir()) == sorted(
         f.name for f in (tmp_path / "saved").iterdir()
     )
+
+
+def test_other_types_of_weights_leave_the_angles_of_positions_alone(tiny_policy: Path) -> None:
+    lm, twin = load_causal_lm(tiny_policy), load_causal_lm(tiny_policy)
+    cast_weights(lm, torch.bfloat16)
+    assert {parameter.dtype for parameter in lm.parameters()} == {torch.bfloat16}
+    frequencies = dict(twin.named_buffers())
+    assert frequencies
+    for name, buffer in lm.named_buffers():
+        assert torch.equal(buffer, frequencies[name]), name
