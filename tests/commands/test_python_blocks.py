@@ -56,6 +56,8 @@ def test_the_blocks_about_an_environment_of_ones_own_run_one_after_the_other():
 
 
 def test_the_blocks_about_objectives_run_one_after_the_other():
-    names: dict[str, Any] = {"__name__": "objectives"}
+    from proxmo_rllib import ProxMOConfig
+
+    names: dict[str, Any] = {"__name__": "objectives", "config": ProxMOConfig()}
     for block in blocks_of("docs/objectives.md"):
         exec(compile(block, "objectives.md", "exec"), names)
