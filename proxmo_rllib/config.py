@@ -395,6 +395,7 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
             "gradient_checkpointing": self.gradient_checkpointing,
             "temperature": self.temperature,
             "with_reference": self.kl_coef > 0,
+            "sharded": self.sharding is not None,
         }
 
     @override(AlgorithmConfig)
@@ -458,6 +459,15 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
             self._fail(
                 "num_groups", self.num_groups, f"every one of the {self.num_learners} learners needs a whole group."
             )
+        if self.sharding is not None and self.num_learners < 1:
+            self._fail(
+                "sharding",
+                self.sharding,
+                f"num_learners={self.num_learners} learns in the algorithm's own process, and there is nobody to share "
+                "with; set .learners(num_learners=2), or one for each GPU.",
+            )
+        if self.sharding is not None and self.lora is not None:
+            self._fail("sharding", self.sharding, "adapters (lora) are trained on whole weights; set one of the two.")
         validate_options(self.advantage_estimator, self.estimator_settings())
 
     def _validate_rllib_settings(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -10,10 +11,14 @@ from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from ray.rllib.utils.annotations import override
 from torch.utils.checkpoint import checkpoint
 
-from proxmo_rllib.learner import columns
+from proxmo_rllib.config_records import Sharding
+from proxmo_rllib.learner import columns, sharding
 from proxmo_rllib.learner.own_forward import OwnForward
+from proxmo_rllib.policies.attention import choose_attention
 from proxmo_rllib.policies.checkpoint_names import checkpoint_tensors
 from proxmo_rllib.policies.loading import load_causal_lm
+from proxmo_rllib.policies.model_folder import ModelFolder
+from proxmo_rllib.policies.streaming import empty_causal_lm
 
 # Logits in memory at once, elements: 64 Mi float32 are 256 MiB.
 _MAX_LOGITS = 64 * 2**20
@@ -30,18 +35,64 @@ class CausalLMModule(TorchRLModule):
         settings: dict[str, Any] = dict(self.model_config)
         self._temperature = float(settings["temperature"])
         self._autocast_dtype = torch.bfloat16 if settings["dtype"] == "bfloat16" else None
+        self._checkpoints_gradients = bool(settings["gradient_checkpointing"])
+        self._folder: ModelFolder | None = None
+        self.reference = None
+        self._frozen: OwnForward | None = None
+        if settings["sharded"]:
+            # Until `shard` there are no weights.
+            self.lm, self._folder = empty_causal_lm(settings["pretrained"])
+            if settings["with_reference"]:
+                self.reference, _ = empty_causal_lm(settings["pretrained"])
+                self.reference.requires_grad_(False)
+            return
         self.lm = load_causal_lm(settings["pretrained"])
+        if settings["with_reference"]:
+            self.reference = load_causal_lm(settings["pretrained"]).requires_grad_(False).eval()
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Takes the models apart, which have their weights by now."""
         _remove_noise(self.lm)
         self._policy = OwnForward(self.lm)
-        if settings["gradient_checkpointing"]:
+        if self._checkpoints_gradients:
             self.lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             # Without noise, training mode means nothing else; outside of it transformers checkpoints nothing.
             self.lm.train()
-        self.reference = None
-        self._frozen: OwnForward | None = None
-        if settings["with_reference"]:
-            self.reference = load_causal_lm(settings["pretrained"]).requires_grad_(False).eval()
+        if self.reference is not None:
             self._frozen = OwnForward(self.reference)
+
+    def shard(self, device: torch.device, settings: Sharding) -> None:
+        """Divides the models among all learners and reads this one's share; called by all of them together.
+
+        Args:
+            device: where this learner computes.
+            settings: how.
+
+        Raises:
+            ValueError: the model cannot be divided or taken apart, or its files are not whole.
+        """
+        if self._folder is None:
+            raise RuntimeError("The module was built whole; `sharded` of its settings is False.")
+        models = [self.lm] if self.reference is None else [self.lm, self.reference]
+        for lm in models:
+            sharding.shard(lm, self._folder, device, settings)
+            choose_attention(lm)
+        self._prepare()
+        for lm in models:
+            sharding.compute_in(lm, self._autocast_dtype)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the policy computes."""
+        return sharding.device_of(self.lm)
+
+    @contextlib.contextmanager
+    def _passing(self, lm: Any, *, exact: bool = False) -> Iterator[None]:
+        """Around a pass that no backward pass follows: nothing of a sharded model stays whole after it."""
+        with sharding.in_float32(lm) if exact else contextlib.nullcontext():
+            yield
+            sharding.bring_to_rest(lm)
 
     @override(TorchRLModule)
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, torch.Tensor]:
@@ -57,25 +108,27 @@ class CausalLMModule(TorchRLModule):
         """Logprobs under the frozen initial policy, float32 [tokens]."""
         if self._frozen is None:
             raise RuntimeError("There is no reference model; it is loaded when kl_coef > 0.")
-        return self._logprobs(self._frozen, batch, self._temperature, self._autocast_dtype)[0]
+        with self._passing(self.reference):
+            return self._logprobs(self._frozen, batch, self._temperature, self._autocast_dtype)[0]
 
     @torch.no_grad()
     def score(self, token_ids: list[int], num_context: int, *, exact: bool = False) -> torch.Tensor:
         """Logprobs at temperature 1 of the tokens after the context, float32 [tokens]: what engines say too.
 
-        They take the same way as those of the loss.
+        They take the same way as those of the loss. Of a sharded policy all learners ask together.
 
         Args:
             token_ids: a sequence.
             num_context: tokens at its start that are given.
             exact: in float32 throughout, whatever `dtype` says.
         """
-        ids = torch.tensor([token_ids], device=next(self.lm.parameters()).device)
+        ids = torch.tensor([token_ids], device=self.device)
         mask = torch.zeros_like(ids, dtype=torch.bool)
         mask[:, num_context:] = True
         batch = {columns.TOKEN_IDS: ids, columns.LOSS_MASK: mask}
         dtype = None if exact else self._autocast_dtype
-        return self._logprobs(self._policy, batch, 1.0, dtype)[0].cpu()
+        with self._passing(self.lm, exact=exact):
+            return self._logprobs(self._policy, batch, 1.0, dtype)[0].cpu()
 
     def trunk(self, token_ids: torch.Tensor) -> torch.Tensor:
         """Hidden states of token ids [sequences, tokens], by the arithmetic of the loss: [sequences, tokens, width]."""
@@ -98,8 +151,14 @@ class CausalLMModule(TorchRLModule):
             return _in_parts(model, hidden, token_ids[:, 1:][chosen], temperature)
 
     def exported_weights(self) -> dict[str, torch.Tensor]:
-        """The policy's tensors under their checkpoint's names, tied ones once, in the engines' dtype."""
-        return checkpoint_tensors(self.lm, self._autocast_dtype or torch.float32)
+        """The policy's tensors under their checkpoint's names, tied ones once, in the engines' dtype.
+
+        Of a sharded policy this learner's part of them; all learners ask together.
+        """
+        dtype = self._autocast_dtype or torch.float32
+        if sharding.is_sharded(self.lm):
+            return sharding.exported_share(self.lm, dtype)
+        return checkpoint_tensors(self.lm, dtype)
 
     @override(TorchRLModule)
     def get_state(
@@ -110,8 +169,8 @@ class CausalLMModule(TorchRLModule):
         inference_only: bool = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """The policy's tensors; nothing for environment runners, which hold no weights."""
-        if inference_only:
+        """The policy's tensors; nothing for environment runners, which hold no weights, nor of a sharded policy."""
+        if inference_only or self._folder is not None:
             return {}
         return {name: tensor.detach().cpu().clone() for name, tensor in self.lm.state_dict().items()}
 
