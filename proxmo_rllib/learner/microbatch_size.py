@@ -83,6 +83,7 @@ def activation_bytes_per_token(module: CausalLMModule, max_model_len: int) -> fl
 
 
 def _kept_bytes(module: CausalLMModule, length: int) -> int:
+    fixed = {local(parameter).untyped_storage().data_ptr() for parameter in module.lm.parameters()}
     own: set[int] = set()
     kept: dict[int, int] = {}
 
@@ -95,7 +96,7 @@ def _kept_bytes(module: CausalLMModule, length: int) -> int:
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
+        if storage.data_ptr() not in fixed | own:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
