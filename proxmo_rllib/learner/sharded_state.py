@@ -82,10 +82,20 @@ def load_shards(lm: torch.nn.Module, optimizer: torch.optim.Optimizer, folder: P
     dcp.load(state, checkpoint_id=str(folder), no_dist=not is_sharded(lm))
 
 
-def files_of_shards(folder: Path) -> list[str]:
-    """Names of the files that a checkpoint's description speaks of."""
-    metadata = dcp.FileSystemReader(str(folder)).read_metadata()
-    return sorted({info.relative_path for info in (metadata.storage_data or {}).values()})
+def require_files(folder: Path) -> None:
+    """Makes sure that all that learners wrote is where this process sees it.
+
+    Raises:
+        CheckpointError: some of it is not.
+    """
+    described = (folder / ".metadata").is_file()
+    storage = dcp.FileSystemReader(str(folder)).read_metadata().storage_data if described else {}
+    missing = sorted({info.relative_path for info in (storage or {}).values()} - {f.name for f in folder.glob("*")})
+    if missing or not described:
+        raise CheckpointError(
+            f"{folder}: {missing[0] if described else '.metadata'} is not there, though a learner wrote it: on another "
+            "node, it seems. Sharded learners on several nodes need a run folder that all of them see (NFS, say)."
+        )
 
 
 def _described(folder: Path) -> dict[str, tuple[int, ...]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import resource
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,3 +77,101 @@ def learn(rank: int, folder: Path, shares: Sequence[Sequence[Sequence[Group]]], 
         "attention": learner.policy.lm.config._attn_implementation,
         "state": learner.get_state(),
     }
+
+
+def save_half_way(rank: int, folder: Path, checkpoint: Path, shares: Any, settings: Mapping[str, Any]) -> Any:
+    """Two updates, with a checkpoint between them. Returns the weights after both."""
+    learner = build(folder, len(shares[0]), **settings)
+    train(learner, shares[0][rank])
+    learner.save_shards(str(checkpoint))
+    state = learner.get_state()
+    train(learner, shares[1][rank])
+    return {"weights": seen(learner)["weights"], "state": state}
+
+
+def go_on(rank: int, folder: Path, checkpoint: Path, state: Any, share: Any, settings: Mapping[str, Any]) -> Any:
+    """The second of those updates, from the checkpoint."""
+    learner = build(folder, len(share), **settings)
+    learner.policy.score(list(range(20)), 4)  # leaves nothing behind that the weights of before are in
+    learner.set_state(state)
+    learner.load_shards(str(checkpoint))
+    train(learner, share[rank])
+    return seen(learner)["weights"]
+
+
+def copy_and_go_on(rank: int, folder: Path, shares: Any, settings: Mapping[str, Any]) -> Any:
+    """Two updates, and the second again, of a learner that took over a copy of the first one's share."""
+    learner = build(folder, len(shares[0]), **settings)
+    train(learner, shares[0][rank])
+    size, copied = learner.state_size(), learner.snapshot()
+    train(learner, shares[1][rank])
+    another = build(folder, len(shares[0]), **settings)
+    another.take_over(copied)
+    train(another, shares[1][rank])
+    return {"first": seen(learner)["weights"], "again": seen(another)["weights"], "size": size, "copied": copied}
+
+
+def take(rank: int, folder: Path, copied: Any, num_learners: int) -> str:
+    """What is said when there are other learners than a copy was made among."""
+    try:
+        build(folder, num_learners).take_over(copied)
+    except ValueError as error:
+        return str(error)
+    return "nothing"
+
+
+def load(rank: int, folder: Path, checkpoint: Path, num_learners: int) -> str:
+    """What is said of a checkpoint."""
+    try:
+        build(folder, num_learners).load_shards(str(checkpoint))
+    except ValueError as error:
+        return str(error)
+    return "nothing"
+
+
+def export(rank: int, folder: Path, num_learners: int, dtype: str) -> Any:
+    """This rank's part of the exported weights, packed."""
+    from proxmo_rllib.inference.weights import serialise
+
+    return serialise(build(folder, num_learners, dtype=dtype).policy.exported_weights())
+
+
+def scores(rank: int, folder: Path, num_learners: int, settings: Mapping[str, Any]) -> Any:
+    """Logprobs of a prompt by a new learner: exact, by the arithmetic of the loss, exact again."""
+    policy = build(folder, num_learners, **settings).policy
+    ids = list(range(30))
+    return [policy.score(ids, 4, exact=exact).numpy() for exact in (True, False, True)]
+
+
+def peak_of_loading(rank: int, folder: Path) -> tuple[int, int]:
+    """Bytes of memory that a share takes, and by how much its loading raises this process's peak."""
+    from proxmo_rllib.config_records import Sharding
+    from proxmo_rllib.learner import sharding
+    from proxmo_rllib.policies.streaming import empty_causal_lm
+
+    before = _reset_peak()
+    lm, files = empty_causal_lm(folder)
+    sharding.shard(lm, files, torch.device("cpu"), Sharding())
+    return sum(p.to_local().nbytes for p in lm.parameters()), _peak() - before
+
+
+def _reset_peak() -> int:
+    Path("/proc/self/clear_refs").write_text("5")
+    return _peak()
+
+
+def _peak() -> int:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+def learn_in_parts(rank: int, folder: Path, shares: Any, settings: Mapping[str, Any]) -> Any:
+    """As `learn`, with few logits in memory at once."""
+    from proxmo_rllib.learner import module
+
+    before = module._MAX_LOGITS
+    module._MAX_LOGITS = 7 * 700
+    try:
+        return learn(rank, folder, shares, settings)
+    finally:
+        module._MAX_LOGITS = before

@@ -50,7 +50,7 @@ def save(model: Path, target: Path, dtype: torch.dtype = torch.float32) -> None:
     with torch.no_grad():
         for parameter in lm.parameters():
             parameter.add_(0.1)
-    save_policy(model, memoryview(serialise(checkpoint_tensors(lm, dtype))), target)
+    save_policy(model, [memoryview(serialise(checkpoint_tensors(lm, dtype)))], target)
 
 
 def test_everything_but_the_weights_is_as_it_was(model: Path, tmp_path: Path) -> None:
