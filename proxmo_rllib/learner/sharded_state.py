@@ -1,8 +1,8 @@
 """What divided learners keep: checkpoints that any number of them reads, and copies of each one's share.
 
-    checkpoint/learner_group/shards/
-        .metadata                    what lies where
-        __0_0.distcp, __1_0.distcp   each learner's share, which it writes and reads itself
+checkpoint/learner_group/shards/
+    .metadata                    what lies where
+    __0_0.distcp, __1_0.distcp   each learner's share, which it writes and reads itself
 """
 
 from __future__ import annotations

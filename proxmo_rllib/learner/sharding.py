@@ -68,9 +68,7 @@ def shard(lm: Any, folder: ModelFolder, device: torch.device, settings: Sharding
     if settings.cpu_offload:
         offload = CPUOffloadPolicy(pin_memory=device.type != "cpu")
     for _, block in blocks_of(lm):
-        fully_shard(
-            block, mesh=mesh, reshard_after_forward=settings.reshard_after_forward, offload_policy=offload
-        )
+        fully_shard(block, mesh=mesh, reshard_after_forward=settings.reshard_after_forward, offload_policy=offload)
     # Left to itself the root is not let go of in the forward pass: the head is called again, on the tokens that count.
     fully_shard(lm, mesh=mesh, offload_policy=offload)
     allocate(lm, _CPU if settings.cpu_offload else device, device)

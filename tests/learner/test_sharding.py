@@ -199,9 +199,7 @@ def test_a_copy_of_each_share_is_gone_on_from_bit_for_bit(two: Ranks, one: Ranks
 @pytest.mark.parametrize(
     ("family", "dtype"), [(TIED, "float32"), ("qwen3_moe", "bfloat16"), ("gpt_oss", "float32"), ("gemma4", "bfloat16")]
 )
-def test_the_parts_that_are_exported_make_the_whole(
-    two: Ranks, model: Any, tmp_path: Path, family: str, dtype: str
-):
+def test_the_parts_that_are_exported_make_the_whole(two: Ranks, model: Any, tmp_path: Path, family: str, dtype: str):
     """Bit for bit, as the file that an engine reads; and neither has it all."""
     whole = serialise(jobs.build(model(family), 0, dtype=dtype).policy.exported_weights())
     parts = two(jobs.export, model(family), 2, dtype)
