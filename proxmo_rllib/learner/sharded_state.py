@@ -122,8 +122,8 @@ def _require_same_model(
     ]
     if problems:
         raise CheckpointError(
-            f"{folder} is of another model: {problems[0]} (and {len(problems) - 1} more). Go on with the model that the "
-            "run was begun with, .policy(pretrained=...)."
+            f"{folder} is of another model: {problems[0]} (and {len(problems) - 1} more). Go on with the model that "
+            "the run was begun with, .policy(pretrained=...)."
         )
 
 

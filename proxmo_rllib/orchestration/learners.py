@@ -341,8 +341,8 @@ class Learners:
             return _Snapshot(states, snapshot.version, snapshot.metrics)
         if self._is_sharded:
             raise LearnersDiedError(
-                f"{found}; its share of the weights is nowhere else, and there is no copy of all shares. The run goes on "
-                "from its last checkpoint with --resume."
+                f"{found}; its share of the weights is nowhere else, and there is no copy of all shares. The run goes "
+                "on from its last checkpoint with --resume."
             ) from error
         # There is no copy. The others are somewhere in the update: what they have learned of it is kept.
         for actor in _that_answer(self.actors):

@@ -1,7 +1,7 @@
 """Building a model without weights, and filling it from its files a tensor at a time.
 
-`from_pretrained` holds a whole model in every process. Here a process holds what it keeps, which may be a shard, and one
-tensor of the file beside it:
+`from_pretrained` holds a whole model in every process. Here a process holds what it keeps, which may be a shard, and
+one tensor of the file beside it:
 
     empty_causal_lm ──► parameters on "meta", buffers as they are computed ──► (sharded) ──► allocate ──► fill
 """
@@ -110,7 +110,8 @@ def fill(lm: Any, folder: ModelFolder) -> None:
     """
     files = TensorFiles(folder)
     targets: dict[str, torch.Tensor] = dict(lm.named_parameters(remove_duplicate=False))
-    targets |= {name: buffer for name, buffer in lm.named_buffers() if name in lm.state_dict().keys()}
+    kept = lm.state_dict()
+    targets |= {name: buffer for name, buffer in lm.named_buffers() if name in kept}
     filled: set[int] = set()
     for step in loading_steps(folder.tensors, lm):
         if step.is_plain:
