@@ -146,19 +146,20 @@ class ProxMOLearner(TorchLearner):
             if wanted:
                 batch[name] = torch.zeros_like(batch[columns.BEHAVIOUR_LOGPROBS])
         for rows in self._in_step(split_by_token_budget(batch[columns.LENGTHS], self._tokens_per_microbatch)):
+            # A boolean mask is read row by row in ascending order, and so the module's output must come.
+            rows = None if rows is None else rows.sort().values
             part = self._take(batch, rows)
-            mask = torch.zeros_like(batch[columns.LOSS_MASK])
-            if rows is not None:
-                # A boolean mask is read row by row in ascending order, and so the module's output must come.
-                rows = rows.sort().values
-                part = take_rows(batch, rows)
-                mask[rows] = batch[columns.LOSS_MASK][rows]
+            made = {}
             if recompute:
-                logprobs = self.policy.forward_train(part)[columns.LOGPROBS]
-                batch[columns.OLD_LOGPROBS][mask] = logprobs if rows is not None else logprobs[:0]
+                made[columns.OLD_LOGPROBS] = self.policy.forward_train(part)[columns.LOGPROBS]
             if reference:
-                logprobs = self.policy.reference_logprobs(part)
-                batch[columns.REFERENCE_LOGPROBS][mask] = logprobs if rows is not None else logprobs[:0]
+                made[columns.REFERENCE_LOGPROBS] = self.policy.reference_logprobs(part)
+            if rows is None:
+                continue
+            mask = torch.zeros_like(batch[columns.LOSS_MASK])
+            mask[rows] = batch[columns.LOSS_MASK][rows]
+            for name, logprobs in made.items():
+                batch[name][mask] = logprobs
 
     @override(TorchLearner)
     def _update(self, batch: dict[str, Any], **kwargs: Any) -> tuple[Any, Any, Any]:
