@@ -424,7 +424,7 @@ class ProxMO(Algorithm):
 
     def _in_digits(self) -> dict[str, Any]:
         """Settings on which the last digits of what is sampled and learned depend, but not whether it is right."""
-        names = ("num_env_runners", "num_engines", "num_learners", "engine", "dtype")
+        names = ("num_env_runners", "num_engines", "num_learners", "sharding", "engine", "dtype")
         return {name: getattr(self.config, name) for name in names}
 
     @override(Checkpointable)

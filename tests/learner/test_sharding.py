@@ -13,6 +13,7 @@ import torch
 
 from proxmo_rllib.inference.weight_parts import write_parts
 from proxmo_rllib.inference.weights import deserialise, serialise
+from proxmo_rllib.learner.sharding import blocks_of
 from proxmo_rllib.learner.token_batches import split_by_token_budget
 from tests.learner import sharded_jobs as jobs
 from tests.learner.ranks import Ranks, started
@@ -138,12 +139,12 @@ def test_bfloat16_computes_in_it_and_keeps_float32(two: Ranks, model: Any, share
 
 
 def test_a_gradient_that_is_not_finite_is_skipped_by_all(two: Ranks, model: Any, shares: Any):
+    """It is in one learner's groups alone."""
     broken = [_impossible(group) for group in shares[1]]
-    before = jobs.seen(jobs.build(model(UNTIED), 0))["weights"]
-    for result in two(jobs.learn, model(UNTIED), [[shares[0], broken]], {}):
-        assert not np.isfinite(result["logged"][0]["gradient_norm"])
-        assert result["logged"][0]["policy_version"] == 0
-        assert_close(result["last"]["weights"], before, 0.0)
+    for result in two(jobs.learn, model(UNTIED), [shares, [shares[0], broken]], {}):
+        assert not np.isfinite(result["logged"][1]["gradient_norm"])
+        assert [logged["policy_version"] for logged in result["logged"]] == [1, 1]
+        assert_close(result["last"]["weights"], result["first"]["weights"], 0.0)
 
 
 def _impossible(group: Any) -> Any:
@@ -168,7 +169,7 @@ def test_a_checkpoint_is_read_by_any_number(
     arguments = (folder, checkpoint, expected[0]["state"], share, {"sharding": "fsdp2" if loads else None})
     results = [jobs.go_on(0, *arguments)] if ranks is None else ranks(jobs.go_on, *arguments)
     for weights in results:
-        assert_close(weights, expected[0]["weights"], 1e-6)
+        assert_close(weights, expected[0]["weights"], 0.0 if saves == loads else 1e-5)
 
 
 def test_what_travels_with_the_algorithms_state_is_small(two: Ranks, model: Any, shares: Any):
@@ -207,6 +208,13 @@ def test_the_parts_that_are_exported_make_the_whole(two: Ranks, model: Any, tmp_
     assert (tmp_path / "joined.safetensors").read_bytes() == whole.tobytes()
     assert max(part.nbytes for part in parts) < 0.75 * whole.nbytes
     assert not deserialise(parts[0]).keys() & deserialise(parts[1]).keys()
+
+
+def test_a_model_without_layers_is_not_divided():
+    with pytest.raises(
+        ValueError, match=r"Linear cannot be divided among learners: .* Set \.learners\(sharding=None\)"
+    ):
+        blocks_of(torch.nn.Linear(2, 2))
 
 
 def test_no_process_holds_more_than_its_share_while_it_loads(two: Ranks, tmp_path: Path):
