@@ -12,8 +12,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-# Seconds for a job: what hangs fails.
+# Seconds for a job, and for a process to start on a busy machine: what hangs fails.
 _PATIENCE = 240.0
+_START = 600.0
 
 
 class Ranks:
@@ -30,6 +31,9 @@ class Ranks:
         ]
         for process in self.processes:
             process.start()
+        for rank, pipe in enumerate(self._pipes):
+            assert pipe.poll(_START), f"rank {rank} did not start"
+            pipe.recv()
 
     def __call__(self, job: Callable[..., Any], *arguments: Any) -> list[Any]:
         for pipe in self._pipes:
@@ -68,11 +72,14 @@ def started(number: int) -> Iterator[Ranks]:
 def _serve(rank: int, number: int, meeting: str, pipe: Any) -> None:
     import torch
 
+    from tests.learner import sharded_jobs  # noqa: F401 (the first job need not wait for what it imports)
+
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
         "gloo", init_method=meeting, rank=rank, world_size=number, timeout=timedelta(seconds=_PATIENCE / 2)
     )
+    pipe.send("ready")
     while True:
         try:
             job, arguments = pipe.recv()

@@ -19,6 +19,9 @@ from tests.learner import sharded_jobs as jobs
 from tests.learner.ranks import Ranks, started
 from tests.model_families import save_family
 
+# Processes that start on a busy machine.
+pytestmark = pytest.mark.timeout(900)
+
 VOCAB = 700
 TIED, UNTIED = "qwen2", "llama"
 
