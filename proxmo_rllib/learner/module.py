@@ -17,8 +17,7 @@ from proxmo_rllib.learner.own_forward import OwnForward
 from proxmo_rllib.policies.attention import choose_attention
 from proxmo_rllib.policies.checkpoint_names import checkpoint_tensors
 from proxmo_rllib.policies.loading import load_causal_lm
-from proxmo_rllib.policies.model_folder import ModelFolder
-from proxmo_rllib.policies.streaming import empty_causal_lm
+from proxmo_rllib.policies.streaming import LoadingPlan, empty_causal_lm
 
 # Logits in memory at once, elements: 64 Mi float32 are 256 MiB.
 _MAX_LOGITS = 64 * 2**20
@@ -36,12 +35,12 @@ class CausalLMModule(TorchRLModule):
         self._temperature = float(settings["temperature"])
         self._autocast_dtype = torch.bfloat16 if settings["dtype"] == "bfloat16" else None
         self._checkpoints_gradients = bool(settings["gradient_checkpointing"])
-        self._folder: ModelFolder | None = None
+        self._plan: LoadingPlan | None = None
         self.reference = None
         self._frozen: OwnForward | None = None
         if settings["sharded"]:
             # Until `shard` there are no weights.
-            self.lm, self._folder = empty_causal_lm(settings["pretrained"])
+            self.lm, self._plan = empty_causal_lm(settings["pretrained"])
             if settings["with_reference"]:
                 self.reference, _ = empty_causal_lm(settings["pretrained"])
                 self.reference.requires_grad_(False)
@@ -72,11 +71,11 @@ class CausalLMModule(TorchRLModule):
         Raises:
             ValueError: the model cannot be divided or taken apart, or its files are not whole.
         """
-        if self._folder is None:
+        if self._plan is None:
             raise RuntimeError("The module was built whole; `sharded` of its settings is False.")
         models = [self.lm] if self.reference is None else [self.lm, self.reference]
         for lm in models:
-            sharding.shard(lm, self._folder, device, settings)
+            sharding.shard(lm, self._plan, device, settings)
             choose_attention(lm)
         self._prepare()
         for lm in models:
@@ -170,7 +169,7 @@ class CausalLMModule(TorchRLModule):
         **kwargs: Any,
     ) -> dict[str, Any]:
         """The policy's tensors; nothing for environment runners, which hold no weights, nor of a sharded policy."""
-        if inference_only or self._folder is not None:
+        if inference_only or self._plan is not None:
             return {}
         return {name: tensor.detach().cpu().clone() for name, tensor in self.lm.state_dict().items()}
 

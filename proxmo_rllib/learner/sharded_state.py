@@ -66,7 +66,7 @@ def load_shards(lm: torch.nn.Module, optimizer: torch.optim.Optimizer, folder: P
     """
     there = _described(folder)
     weights = {f"{_WEIGHTS}/{name}": tensor for name, tensor in _tensors(lm).items()}
-    _require_same_model(there, weights, type(lm).__name__, folder)
+    _require_same_model(there, weights, type(lm).__name__.removeprefix("FSDP"), folder)
     optimizer.state.clear()
     parameters = dict(lm.named_parameters())
     moments: dict[str, torch.Tensor] = {}

@@ -25,8 +25,7 @@ from torch.distributed.tensor import DTensor
 
 from proxmo_rllib.config_records import Sharding
 from proxmo_rllib.policies.checkpoint_names import in_checkpoint_form
-from proxmo_rllib.policies.model_folder import ModelFolder
-from proxmo_rllib.policies.streaming import allocate, fill
+from proxmo_rllib.policies.streaming import LoadingPlan, allocate, fill
 
 _CPU = torch.device("cpu")
 
@@ -47,12 +46,12 @@ def blocks_of(lm: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
     return [(f"{prefix}.{name}", layer) for name, layer in layers.named_children()]
 
 
-def shard(lm: Any, folder: ModelFolder, device: torch.device, settings: Sharding) -> None:
+def shard(lm: Any, plan: LoadingPlan, device: torch.device, settings: Sharding) -> None:
     """Divides a model without weights among all processes, and reads each one's share from the files.
 
     Args:
         lm: of `empty_causal_lm`.
-        folder: its checkpoint.
+        plan: that came with it.
         device: where this process computes.
         settings: how.
 
@@ -72,7 +71,7 @@ def shard(lm: Any, folder: ModelFolder, device: torch.device, settings: Sharding
     # Left to itself the root is not let go of in the forward pass: the head is called again, on the tokens that count.
     fully_shard(lm, mesh=mesh, offload_policy=offload)
     allocate(lm, _CPU if settings.cpu_offload else device, device)
-    fill(lm, folder)
+    fill(lm, plan)
 
 
 def is_sharded(lm: torch.nn.Module) -> bool:

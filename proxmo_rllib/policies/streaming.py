@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch.distributed.tensor import DTensor
 
-from proxmo_rllib.policies.checkpoint_names import loading_steps
+from proxmo_rllib.policies.checkpoint_names import LoadingStep, loading_steps
 from proxmo_rllib.policies.loading import resolve_pretrained
 from proxmo_rllib.policies.model_folder import ModelFolder, local_model, read_model_folder
 
@@ -38,8 +38,16 @@ _DTYPES = {
 }
 
 
-def empty_causal_lm(pretrained: str | Path) -> tuple[Any, ModelFolder]:
-    """The model in float32, in evaluation mode, with parameters on the device "meta"; and the folder to fill it from.
+@dataclass(frozen=True, slots=True)
+class LoadingPlan:
+    """What a model is to be filled from, and how. Made before it is divided: transformers goes by the model's class."""
+
+    folder: ModelFolder
+    steps: tuple[LoadingStep, ...]
+
+
+def empty_causal_lm(pretrained: str | Path) -> tuple[Any, LoadingPlan]:
+    """The model in float32, in evaluation mode, with parameters on the device "meta"; and how to fill it.
 
     Its buffers (rotary frequencies, scales) are computed as ever: no file holds all of them.
 
@@ -53,7 +61,7 @@ def empty_causal_lm(pretrained: str | Path) -> tuple[Any, ModelFolder]:
     with _parameters_on_meta():
         lm = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
     lm.tie_weights()
-    return lm.eval(), folder
+    return lm.eval(), LoadingPlan(folder, tuple(loading_steps(folder.tensors, lm)))
 
 
 @contextlib.contextmanager
@@ -96,36 +104,36 @@ def allocate(lm: torch.nn.Module, parameters_on: torch.device, buffers_on: torch
 
 
 @torch.no_grad()
-def fill(lm: Any, folder: ModelFolder) -> None:
+def fill(lm: Any, plan: LoadingPlan) -> None:
     """Reads every tensor of the model from its files; of a sharded one, only the rows that are this process's.
 
     Where transformers makes one tensor of several (the experts of a layer), those are read whole, a layer at a time.
 
     Args:
-        lm: a causal LM of transformers, whose parameters have memory.
-        folder: its checkpoint.
+        lm: of `empty_causal_lm`, with memory for its parameters.
+        plan: that came with it.
 
     Raises:
         ValueError: the files lack a tensor, or have it in another shape.
     """
-    files = TensorFiles(folder)
+    files = TensorFiles(plan.folder)
     targets: dict[str, torch.Tensor] = dict(lm.named_parameters(remove_duplicate=False))
     kept = lm.state_dict()
     targets |= {name: buffer for name, buffer in lm.named_buffers() if name in kept}
     filled: set[int] = set()
-    for step in loading_steps(folder.tensors, lm):
+    for step in plan.steps:
         if step.is_plain:
             _copy_rows(targets[step.target], files, step.names[0])
             filled.add(id(targets[step.target]))
             continue
         made = step.convert(lm, [files.read(name).float() for name in step.names])
         for name, tensor in made.items():
-            _copy(targets[name], tensor, f"{folder.path}: {name}")
+            _copy(targets[name], tensor, f"{plan.folder.path}: {name}")
             filled.add(id(targets[name]))
     missing = [name for name, tensor in targets.items() if id(tensor) not in filled]
     if missing:
         raise ValueError(
-            f"{folder.path}: {missing[0]} is missing in its files (and {len(missing) - 1} more); download or save the "
+            f"{plan.folder.path}: {missing[0]} is missing in its files (and {len(missing) - 1} more); download or save the "
             "model again."
         )
 

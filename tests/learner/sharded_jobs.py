@@ -150,8 +150,8 @@ def peak_of_loading(rank: int, folder: Path) -> tuple[int, int]:
     from proxmo_rllib.policies.streaming import empty_causal_lm
 
     before = _reset_peak()
-    lm, files = empty_causal_lm(folder)
-    sharding.shard(lm, files, torch.device("cpu"), Sharding())
+    lm, plan = empty_causal_lm(folder)
+    sharding.shard(lm, plan, torch.device("cpu"), Sharding())
     return sum(p.to_local().nbytes for p in lm.parameters()), _peak() - before
 
 

@@ -20,10 +20,10 @@ CPU = torch.device("cpu")
 def test_bit_for_bit(family: str, tmp_path: Path):
     """Parameters, buffers that no file holds, what is tied; and back into the checkpoint's form."""
     save_family(family, tmp_path, 200, scale=5.0)
-    lm, folder = empty_causal_lm(tmp_path)
+    lm, plan = empty_causal_lm(tmp_path)
     assert all(parameter.is_meta for parameter in lm.parameters())
     allocate(lm, CPU, CPU)
-    fill(lm, folder)
+    fill(lm, plan)
     loaded = load_causal_lm(tmp_path)
     for kind in ("named_parameters", "named_buffers"):
         expected = dict(getattr(loaded, kind)(remove_duplicate=False))
@@ -45,9 +45,9 @@ def test_files_in_bfloat16_and_in_several_pieces(tmp_path: Path):
     lm = AutoModelForCausalLM.from_pretrained(tmp_path / "whole", dtype=torch.bfloat16)
     lm.save_pretrained(tmp_path / "pieces", max_shard_size="30KB")
     assert len(list((tmp_path / "pieces").glob("*.safetensors"))) > 2
-    filled, folder = empty_causal_lm(tmp_path / "pieces")
+    filled, plan = empty_causal_lm(tmp_path / "pieces")
     allocate(filled, CPU, CPU)
-    fill(filled, folder)
+    fill(filled, plan)
     for name, tensor in load_causal_lm(tmp_path / "pieces").state_dict().items():
         assert torch.equal(filled.state_dict()[name], tensor)
         assert filled.state_dict()[name].dtype == torch.float32
@@ -57,12 +57,12 @@ def test_what_the_files_lack_is_named(tmp_path: Path):
     save_family("llama", tmp_path, 200)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
-    lm, folder = empty_causal_lm(tmp_path)
+    lm, plan = empty_causal_lm(tmp_path)
     allocate(lm, CPU, CPU)
     with pytest.raises(ValueError, match=r"model\.layers\.2\..* is missing in its files"):
-        fill(lm, folder)
+        fill(lm, plan)
     (tmp_path / "config.json").write_text(json.dumps(config | {"intermediate_size": 100}))
-    lm, folder = empty_causal_lm(tmp_path)
+    lm, plan = empty_causal_lm(tmp_path)
     allocate(lm, CPU, CPU)
     with pytest.raises(ValueError, match="has shape"):
-        fill(lm, folder)
+        fill(lm, plan)
