@@ -133,8 +133,8 @@ def fill(lm: Any, plan: LoadingPlan) -> None:
     missing = [name for name, tensor in targets.items() if id(tensor) not in filled]
     if missing:
         raise ValueError(
-            f"{plan.folder.path}: {missing[0]} is missing in its files (and {len(missing) - 1} more); download or save the "
-            "model again."
+            f"{plan.folder.path}: {missing[0]} is missing in its files (and {len(missing) - 1} more); download or save "
+            "the model again."
         )
 
 
