@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.fsdp._fully_shard._fsdp_common import TrainingState
 from torch.distributed.tensor import DTensor
 
 from proxmo_rllib.config_records import Sharding
@@ -113,7 +114,11 @@ def compute_in(lm: torch.nn.Module, dtype: torch.dtype | None) -> None:
         module.reshard()
         state = module._get_fsdp_state()
         state._mp_policy = policy
+        # A call that failed half-way, as when it is tried what a model can do, leaves it in the middle.
+        state._training_state = TrainingState.IDLE
+        state._state_ctx.iter_forward_root = None
         for group in state._fsdp_param_groups:
+            group._training_state = TrainingState.IDLE
             group.mp_policy = policy
             for parameter in group.fsdp_params:
                 # Made at the first gathering, of its type; made again at the next.
