@@ -58,4 +58,4 @@ def write_parts(parts: Sequence[np.ndarray], path: Path) -> None:
         file.write(len(header_bytes).to_bytes(8, "little"))
         file.write(header_bytes)
         for tensor in ordered:
-            file.write(memoryview(tensor.data))
+            file.write(tensor.data.data)
