@@ -46,7 +46,7 @@ def rooms_env() -> type[gymnasium.Env[str, str]]:
     return RoomsEnv
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def config(local_ray: None, tiny_policy: Path) -> ProxMOConfig:
     env = rooms_env()
     ray.tune.register_env("rooms", lambda settings: env())
@@ -59,6 +59,30 @@ def config(local_ray: None, tiny_policy: Path) -> ProxMOConfig:
     )
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("checkpoints")
+
+
+@pytest.fixture(scope="module")
+def trained(config: ProxMOConfig, folder: Path) -> tuple[Path, np.ndarray]:
+    """A checkpoint of two iterations with two sharded learners, and their scores."""
+    algorithm = config.copy(copy_frozen=False).learners(num_learners=2, sharding="fsdp2").build_algo()
+    try:
+        for iteration in (1, 2):
+            result = algorithm.train()
+            assert result["learners"]["default_policy"]["policy_version"] == result["policy_version"] == iteration
+            assert result["weight_transfer_error"] < 1e-4
+        checkpoint = Path(algorithm.save_to_path(folder / "sharded"))
+        expected = scores(algorithm)[0]
+        np.testing.assert_allclose(algorithm.pool.score(PROBE, 5)[0], expected, atol=1e-4)
+        with pytest.raises(ValueError, match="no dictionary holds the state"):
+            algorithm.set_state({"learner_group": {}})
+    finally:
+        algorithm.stop()
+    return checkpoint, expected
+
+
 def scores(algorithm: Any) -> list[np.ndarray]:
     """Of a prompt, by each learner; sharded ones answer together."""
     actors = algorithm.learner_group._workers or ()
@@ -69,21 +93,9 @@ def scores(algorithm: Any) -> list[np.ndarray]:
 
 
 @pytest.mark.smoke
-def test_a_run_of_sharded_learners(config: ProxMOConfig, tmp_path: Path):
-    """Two iterations; then learners of another number, and one with the whole model, go on from the checkpoint."""
-    algorithm = config.copy(copy_frozen=False).learners(num_learners=2, sharding="fsdp2").build_algo()
-    try:
-        for iteration in (1, 2):
-            result = algorithm.train()
-            assert result["learners"]["default_policy"]["policy_version"] == result["policy_version"] == iteration
-            assert result["weight_transfer_error"] < 1e-4
-        checkpoint = Path(algorithm.save_to_path(tmp_path / "sharded"))
-        expected = scores(algorithm)[0]
-        np.testing.assert_allclose(algorithm.pool.score(PROBE, 5)[0], expected, atol=1e-4)
-        with pytest.raises(ValueError, match="no dictionary holds the state"):
-            algorithm.set_state({"learner_group": {}})
-    finally:
-        algorithm.stop()
+def test_two_sharded_learners_leave_a_whole_checkpoint(trained: tuple[Path, np.ndarray]):
+    """Each its share, and files that transformers loads."""
+    checkpoint, expected = trained
     assert {name for name in check_whole(checkpoint).files if name.startswith("learner_group/shards/")} == {
         f"learner_group/shards/{name}" for name in (".metadata", "__0_0.distcp", "__1_0.distcp")
     }
@@ -93,19 +105,23 @@ def test_a_run_of_sharded_learners(config: ProxMOConfig, tmp_path: Path):
         log_p = saved(torch.tensor([PROBE])).logits[0].log_softmax(-1)
     np.testing.assert_allclose(log_p[range(4, 19), PROBE[5:]].numpy(), expected, atol=1e-4)
 
-    for settings in ({"num_learners": 1, "sharding": "fsdp2"}, {"num_learners": 0}):
-        another = config.copy(copy_frozen=False).learners(**settings).build_algo()
-        try:
-            another.restore_from_path(str(checkpoint))
-            assert another.policy_version == 2
-            np.testing.assert_allclose(scores(another)[0], expected, atol=1e-5)
-            assert another.train()["policy_version"] == 3
-            if "sharding" in settings:
-                continue
-            whole = another.save_to_path(tmp_path / "whole")
-            another.config._is_frozen = False
-            another.config.sharding = "fsdp2"  # as if its learners were
+
+@pytest.mark.parametrize("settings", [{"num_learners": 1, "sharding": "fsdp2"}, {"num_learners": 0}], ids=str)
+def test_any_number_of_learners_goes_on(
+    config: ProxMOConfig, trained: tuple[Path, np.ndarray], folder: Path, settings: dict[str, Any]
+):
+    checkpoint, expected = trained
+    algorithm = config.copy(copy_frozen=False).learners(**settings).build_algo()
+    try:
+        algorithm.restore_from_path(str(checkpoint))
+        assert algorithm.policy_version == 2
+        np.testing.assert_allclose(scores(algorithm)[0], expected, atol=1e-5)
+        assert algorithm.train()["policy_version"] == 3
+        if "sharding" not in settings:
+            whole = algorithm.save_to_path(folder / "whole")
+            algorithm.config._is_frozen = False
+            algorithm.config.sharding = "fsdp2"  # as if its learners were
             with pytest.raises(CheckpointError, match=r"learners that hold whole models.*policy"):
-                another.restore_from_path(str(whole))
-        finally:
-            another.stop()
+                algorithm.restore_from_path(str(whole))
+    finally:
+        algorithm.stop()
