@@ -144,24 +144,33 @@ def scores(rank: int, folder: Path, num_learners: int, settings: Mapping[str, An
 
 
 def peak_of_loading(rank: int, folder: Path) -> tuple[int, int]:
-    """Bytes of memory that a share takes, and by how much its loading raises this process's peak."""
+    """Bytes of a share, and the most that this process had more than before while the share was loaded."""
     from proxmo_rllib.config_records import Sharding
     from proxmo_rllib.learner import sharding
-    from proxmo_rllib.policies.streaming import empty_causal_lm
+    from proxmo_rllib.policies.streaming import TensorFiles, empty_causal_lm
 
-    before = _reset_peak()
-    lm, plan = empty_causal_lm(folder)
-    sharding.shard(lm, plan, torch.device("cpu"), Sharding())
-    return sum(p.to_local().nbytes for p in lm.parameters()), _peak() - before
+    read, most = TensorFiles.read, 0
+
+    def watched(*args: Any) -> torch.Tensor:
+        nonlocal most
+        tensor = read(*args)
+        most = max(most, _own_memory())  # the share so far, and what was just read
+        return tensor
+
+    TensorFiles.read = watched  # type: ignore[method-assign, assignment]
+    try:
+        before = _own_memory()
+        lm, plan = empty_causal_lm(folder)
+        most = _own_memory()
+        sharding.shard(lm, plan, torch.device("cpu"), Sharding())
+    finally:
+        TensorFiles.read = read  # type: ignore[method-assign]
+    return sum(p.to_local().nbytes for p in lm.parameters()), max(most, _own_memory()) - before
 
 
-def _reset_peak() -> int:
-    Path("/proc/self/clear_refs").write_text("5")
-    return _peak()
-
-
-def _peak() -> int:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+def _own_memory() -> int:
+    """Bytes of memory that no file backs: pages of libraries come and go as the machine has room."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
     return int(line.split()[1]) * 1024
 
 
