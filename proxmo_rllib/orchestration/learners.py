@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -158,7 +159,7 @@ class Learners:
         return self.attempt(ask)
 
     def save_shards(self, folder: Path) -> None:
-        """Has sharded learners write their shares; nothing is written of others.
+        """Has sharded learners write their shares; of others there are none, nor of a checkpoint that was there before.
 
         Args:
             folder: that all of them see.
@@ -166,6 +167,8 @@ class Learners:
         Raises:
             CheckpointError: some wrote where this process does not see it.
         """
+        if folder.is_dir():
+            shutil.rmtree(folder)
         if not self._is_sharded:
             return
         self.attempt(lambda: self._wait_for_all([a.save_shards.remote(str(folder)) for a in self.actors]))

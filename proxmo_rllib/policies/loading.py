@@ -120,6 +120,8 @@ def save_policy(pretrained: str | Path, weights: Sequence[bytes | memoryview], f
     copy_all_but_weights(local_model(resolve_pretrained(pretrained)), folder)
     files = [(part, header) for part in weights if (header := _header(part))]
     names = [SINGLE] if len(files) == 1 else [_SHARD.format(n + 1, len(files)) for n in range(len(files))]
+    for old in (*folder.glob("model-*.safetensors"), folder / SINGLE, folder / INDEX):
+        old.unlink(missing_ok=True)  # of a policy that was here before, perhaps in other pieces
     for name, (part, _) in zip(names, files, strict=True):
         (folder / name).write_bytes(part)
     entries = {tensor: entry for _, header in files for tensor, entry in header.items()}
