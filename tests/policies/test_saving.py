@@ -80,13 +80,13 @@ def test_the_config_says_in_which_form_the_weights_are(model: Path, tmp_path: Pa
     assert saved == config | {"dtype": str(dtype).removeprefix("torch."), "own_setting": [1, 2]}
 
 
-def test_weights_in_parts_are_listed_in_an_index(model: Path, tmp_path: Path) -> None:
+def test_weights_in_parts_are_listed_in_an_index(tiny_policy: Path, tmp_path: Path) -> None:
     """Also over a policy that was in one piece, and over one that was in more."""
-    lm = load_causal_lm(model)
+    lm = load_causal_lm(tiny_policy)
     tensors = checkpoint_tensors(lm, torch.float32)
     for number in (1, 3, 2, 1):
         parts = [serialise(dict(list(tensors.items())[part::number])) for part in range(number)]
-        save_policy(model, [memoryview(part) for part in [*parts, serialise({})]], tmp_path / "saved")
+        save_policy(tiny_policy, [memoryview(part) for part in [*parts, serialise({})]], tmp_path / "saved")
         assert len(list((tmp_path / "saved").glob("*.safetensors"))) == number
         assert (tmp_path / "saved" / "model.safetensors.index.json").exists() == (number > 1)
         for name, tensor in load_causal_lm(tmp_path / "saved").state_dict().items():
