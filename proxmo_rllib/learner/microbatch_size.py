@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import torch
 
-from proxmo_rllib.learner.sharding import bring_to_rest, local
+from proxmo_rllib.learner.sharding import bring_to_rest, gathered_bytes, local
 
 if TYPE_CHECKING:
     from proxmo_rllib.learner.module import CausalLMModule
@@ -120,12 +120,13 @@ def _room(module: CausalLMModule, num_learners: int) -> float:
     parameters = list(module.lm.parameters())
     trained = sum(local(p).nbytes for p in parameters if p.requires_grad)
     device = module.device
+    gathered = gathered_bytes(module.lm)
     logits = _COPIES_OF_LOGITS * 4 * module.most_logits(LARGEST)
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        return _SHARE_OF_GPU * free - 3 * trained - logits  # the gradient, AdamW's two moments
+        return _SHARE_OF_GPU * free - 3 * trained - gathered - logits  # the gradient, AdamW's two moments
     fixed = sum(local(p).nbytes for p in module.parameters()) + 3 * trained
-    return _SHARE_OF_MACHINE * memory_of_machine() / max(1, num_learners) - fixed - logits
+    return _SHARE_OF_MACHINE * memory_of_machine() / max(1, num_learners) - fixed - gathered - logits
 
 
 def memory_of_machine() -> int:

@@ -128,6 +128,19 @@ def compute_in(lm: torch.nn.Module, dtype: torch.dtype | None) -> None:
             group._init_mp_dtypes()
 
 
+def gathered_bytes(lm: torch.nn.Module) -> int:
+    """Bytes of weights and of gradients that are whole at once at most, beside the shares; 0 of a model that is whole.
+
+    What stands outside of the blocks, the block that computes, and the next.
+    """
+    if not isinstance(lm, FSDPModule):
+        return 0
+    sizes = sorted(sum(p.numel() for p in block.parameters()) for _, block in blocks_of(lm))
+    outside = sum(p.numel() for p in lm.parameters()) - sum(sizes)
+    dtype = lm._get_fsdp_state()._mp_policy.param_dtype or torch.float32
+    return 2 * dtype.itemsize * (outside + sum(sizes[-2:]))
+
+
 @contextlib.contextmanager
 def in_float32(lm: torch.nn.Module) -> Iterator[None]:
     """Within it a divided model's weights are gathered in float32, whatever `compute_in` has set."""
