@@ -143,6 +143,15 @@ def scores(rank: int, folder: Path, num_learners: int, settings: Mapping[str, An
     return [policy.score(ids, 4, exact=exact).numpy() for exact in (True, False, True)]
 
 
+def measured(rank: int, folder: Path, num_learners: int, settings: Mapping[str, Any]) -> tuple[float, int]:
+    """Bytes of activations a token, as they are measured; and what is gathered at once."""
+    from proxmo_rllib.learner.microbatch_size import activation_bytes_per_token
+    from proxmo_rllib.learner.sharding import gathered_bytes
+
+    policy = build(folder, num_learners, **settings).policy
+    return activation_bytes_per_token(policy, 64), gathered_bytes(policy.lm)
+
+
 def peak_of_loading(rank: int, folder: Path) -> tuple[int, int]:
     """Bytes of a share, and the most that this process had more than before while the share was loaded."""
     from proxmo_rllib.config_records import Sharding

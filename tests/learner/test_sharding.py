@@ -175,6 +175,16 @@ def test_a_checkpoint_is_read_by_any_number(
         assert_close(weights, expected[0]["weights"], 0.0 if saves == loads else 1e-5)
 
 
+def test_weights_that_are_gathered_are_not_taken_for_activations(two: Ranks, model: Any):
+    """The size of micro-batches is measured: by a pass that no backward pass follows, of all learners together."""
+    expected, nothing = jobs.measured(0, model(UNTIED), 0, {})
+    assert nothing == 0
+    weights = sum(array.nbytes for array in jobs.seen(jobs.build(model(UNTIED), 0))["weights"].values())
+    for activations, gathered in two(jobs.measured, model(UNTIED), 2, {}):
+        assert activations == pytest.approx(expected, rel=0.02)
+        assert gathered == 2 * weights  # it has two layers: all weights, and their gradients
+
+
 def test_what_travels_with_the_algorithms_state_is_small(two: Ranks, model: Any, shares: Any):
     state = two(jobs.learn, model(UNTIED), [shares], {})[0]["state"]
     assert state["rl_module"] == {"default_policy": {}}
