@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,7 @@ def peak_of_loading(rank: int, folder: Path) -> tuple[int, int]:
         return tensor
 
     TensorFiles.read = watched  # type: ignore[method-assign, assignment]
+    gc.collect()  # of learners before
     try:
         before = _own_memory()
         lm, plan = empty_causal_lm(folder)
