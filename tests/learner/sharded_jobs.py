@@ -153,12 +153,19 @@ def measured(rank: int, folder: Path, num_learners: int, settings: Mapping[str, 
     return activation_bytes_per_token(policy, 64), gathered_bytes(policy.lm)
 
 
-def peak_of_loading(rank: int, folder: Path) -> tuple[int, int]:
-    """Bytes of a share, and the most that this process had more than before while the share was loaded."""
+def peak_of_loading(rank: int, folder: Path, small: Path) -> tuple[int, int]:
+    """Bytes of a share, and the most that this process had more than before while the share was loaded.
+
+    Args:
+        rank: of this process.
+        folder: of the model.
+        small: of another of its family, which is loaded before: what is imported for it is no copy of a model.
+    """
     from proxmo_rllib.config_records import Sharding
     from proxmo_rllib.learner import sharding
     from proxmo_rllib.policies.streaming import TensorFiles, empty_causal_lm
 
+    sharding.shard(*empty_causal_lm(small), torch.device("cpu"), Sharding())
     read, most = TensorFiles.read, 0
 
     def watched(*args: Any) -> torch.Tensor:
