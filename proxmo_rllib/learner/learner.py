@@ -378,7 +378,7 @@ class ProxMOLearner(TorchLearner):
         """Reads what sharded learners wrote, as many as there were, sharded or not.
 
         Raises:
-            CheckpointError: it is of another model.
+            ShardsError: it is of another model.
         """
         load_shards(self.policy.lm, self.get_optimizer(DEFAULT_MODULE_ID), Path(folder))
 

@@ -16,11 +16,14 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-from proxmo_rllib.checkpoint_format import CheckpointError
 from proxmo_rllib.learner.sharding import bring_to_rest, is_sharded, local
 
 # Of the names in a checkpoint: weights/NAME, optimizer/KEY/NAME.
 _WEIGHTS, _OPTIMIZER = "weights", "optimizer"
+
+
+class ShardsError(ValueError):
+    """What sharded learners wrote cannot be gone on from; says what, why, and the remedy."""
 
 
 def _tensors(lm: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -62,7 +65,7 @@ def load_shards(lm: torch.nn.Module, optimizer: torch.optim.Optimizer, folder: P
         folder: of the shards.
 
     Raises:
-        CheckpointError: it is of another model, or not whole.
+        ShardsError: it is of another model, or not whole.
     """
     there = _described(folder)
     weights = {f"{_WEIGHTS}/{name}": tensor for name, tensor in _tensors(lm).items()}
@@ -86,13 +89,13 @@ def require_files(folder: Path) -> None:
     """Makes sure that all that learners wrote is where this process sees it.
 
     Raises:
-        CheckpointError: some of it is not.
+        ShardsError: some of it is not.
     """
     described = (folder / ".metadata").is_file()
     storage = dcp.FileSystemReader(str(folder)).read_metadata().storage_data if described else {}
     missing = sorted({info.relative_path for info in (storage or {}).values()} - {f.name for f in folder.glob("*")})
     if missing or not described:
-        raise CheckpointError(
+        raise ShardsError(
             f"{folder}: {missing[0] if described else '.metadata'} is not there, though a learner wrote it: on another "
             "node, it seems. Sharded learners on several nodes need a run folder that all of them see (NFS, say)."
         )
@@ -103,7 +106,7 @@ def _described(folder: Path) -> dict[str, tuple[int, ...]]:
     try:
         entries = dcp.FileSystemReader(str(folder)).read_metadata().state_dict_metadata
     except Exception as error:  # it unpickles a file
-        raise CheckpointError(
+        raise ShardsError(
             f"{folder / '.metadata'} cannot be read ({type(error).__name__}: {error}). If learners run on several "
             "nodes, the checkpoint must lie where all of them see it; otherwise copy it again, or take an earlier one."
         ) from error
@@ -121,7 +124,7 @@ def _require_same_model(
         if saved.get(name) != wanted
     ]
     if problems:
-        raise CheckpointError(
+        raise ShardsError(
             f"{folder} is of another model: {problems[0]} (and {len(problems) - 1} more). Go on with the model that "
             "the run was begun with, .policy(pretrained=...)."
         )
@@ -156,10 +159,10 @@ def take_share(lm: torch.nn.Module, optimizer: torch.optim.Optimizer, share: Map
     """Goes on from what `copy_share` made, in a process of the same rank among as many.
 
     Raises:
-        CheckpointError: it was made among another number.
+        ShardsError: it was made among another number.
     """
     if share["processes"] != dist.get_world_size():
-        raise CheckpointError(
+        raise ShardsError(
             f"The copy of the learners' state is divided among {share['processes']}, and there are "
             f"{dist.get_world_size()} now. The run goes on from its last checkpoint with --resume."
         )

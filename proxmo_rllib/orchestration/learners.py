@@ -165,7 +165,7 @@ class Learners:
             folder: that all of them see.
 
         Raises:
-            CheckpointError: some wrote where this process does not see it.
+            ShardsError: some wrote where this process does not see it.
         """
         if folder.is_dir():
             shutil.rmtree(folder)
@@ -178,7 +178,7 @@ class Learners:
         """Has all learners read what sharded ones wrote. Called within `restore`.
 
         Raises:
-            CheckpointError: it is of another model.
+            ShardsError: it is of another model.
         """
         if self._group.is_local:
             self._group._learner.load_shards(str(folder))
