@@ -40,7 +40,7 @@ from ray.tune import PlacementGroupFactory
 from ray.util.placement_group import get_current_placement_group
 
 from proxmo_rllib import activity, preemption, quiet, settings_file
-from proxmo_rllib.checkpoint_format import check_whole, describe_changes, whole_or_nothing
+from proxmo_rllib.checkpoint_format import CheckpointError, check_whole, describe_changes, whole_or_nothing
 from proxmo_rllib.config import ProxMOConfig
 from proxmo_rllib.evaluation.panels import PanelResult, panel_assignments, summarise
 from proxmo_rllib.faults import FaultLog
@@ -71,6 +71,8 @@ logger = logging.getLogger(__name__)
 TASK_SAMPLER = "task_sampler"
 POLICY_FOLDER = "policy"
 ADAPTER_FOLDER = "adapter"
+# In a checkpoint, what sharded learners wrote.
+SHARDS = Path("learner_group") / "shards"
 
 
 class ProxMO(Algorithm):
@@ -390,6 +392,11 @@ class ProxMO(Algorithm):
     @override(Checkpointable)
     def set_state(self, state: dict[str, Any]) -> None:
         give = super().set_state
+        if COMPONENT_LEARNER_GROUP in state and self.config.sharding is not None:
+            raise ValueError(
+                f"sharding={self.config.sharding!r}: no dictionary holds the state of sharded learners; use "
+                "save_to_path(folder) and restore_from_path(folder)."
+            )
         if COMPONENT_LEARNER_GROUP in state:
             self._learners.restore(lambda: give(state))
         else:
@@ -414,16 +421,18 @@ class ProxMO(Algorithm):
         save = super().save_to_path
         with whole_or_nothing(folder, self._in_digits()):
             self._learners.attempt(lambda: save(str(folder), **kwargs))
-            whole, adapters = (ray.get(reference) for reference in self._learners.export_policy())
-            save_policy(self.config.pretrained or "", memoryview(whole), folder / POLICY_FOLDER)
+            self._learners.save_shards(folder / SHARDS)
+            whole, adapters = self._learners.export_policy()
+            save_policy(self.config.pretrained or "", [memoryview(ray.get(w)) for w in whole], folder / POLICY_FOLDER)
             if (lora := self.config.lora_record) is not None:
-                save_adapters(self.config.pretrained or "", lora, memoryview(adapters), folder / ADAPTER_FOLDER)
+                packed = memoryview(ray.get(adapters))
+                save_adapters(self.config.pretrained or "", lora, packed, folder / ADAPTER_FOLDER)
             settings_file.write_settings(self.config, folder / settings_file.NAME)
         return str(folder)
 
     def _in_digits(self) -> dict[str, Any]:
         """Settings on which the last digits of what is sampled and learned depend, but not whether it is right."""
-        names = ("num_env_runners", "num_engines", "num_learners", "engine", "dtype")
+        names = ("num_env_runners", "num_engines", "num_learners", "sharding", "engine", "dtype")
         return {name: getattr(self.config, name) for name in names}
 
     @override(Checkpointable)
@@ -438,8 +447,27 @@ class ProxMO(Algorithm):
             if changes:
                 logger.warning("Resumed, but no longer bit for bit: the checkpoint was written with %s.", changes)
         restore = super().restore_from_path
-        self._learners.restore(lambda: restore(path, *args, **kwargs))
+        shards = None if kwargs.get("component") else self._shards_of(Path(path))
+
+        def restore_all() -> None:
+            restore(path, *args, **kwargs)
+            if shards is not None:
+                self._learners.load_shards(shards)
+
+        self._learners.restore(restore_all)
         self._transfer_weights()
+
+    def _shards_of(self, checkpoint: Path) -> Path | None:
+        """The folder of what sharded learners wrote, if they wrote it."""
+        if (checkpoint / SHARDS).is_dir():
+            return checkpoint / SHARDS
+        if self.config.sharding is None:
+            return None
+        raise CheckpointError(
+            f"{checkpoint} was written by learners that hold whole models, and with sharding={self.config.sharding!r} "
+            f"none does. Go on with .learners(sharding=None), or begin anew from its weights: "
+            f".policy(pretrained='{checkpoint / POLICY_FOLDER}')."
+        )
 
     @override(Algorithm)
     def cleanup(self) -> None:

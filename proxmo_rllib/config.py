@@ -437,6 +437,7 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
             "with_reference": self.kl_coef > 0,
             "lora": self.lora,
             "seed": self.seed,
+            "sharded": self.sharding is not None,
         }
 
     @override(AlgorithmConfig)
@@ -503,6 +504,15 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
         rate: Any = self.lr
         if self.lr_schedule is not None and not isinstance(rate, (int, float)):
             self._fail("lr_schedule", self.lr_schedule, f"it changes one number, and lr={self.lr!r} is a schedule too.")
+        if self.sharding is not None and self.num_learners < 1:
+            self._fail(
+                "sharding",
+                self.sharding,
+                f"num_learners={self.num_learners} learns in the algorithm's own process, and there is nobody to share "
+                "with; set .learners(num_learners=2), or one for each GPU.",
+            )
+        if self.sharding is not None and self.lora is not None:
+            self._fail("sharding", self.sharding, "adapters (lora) are trained on whole weights; set one of the two.")
         validate_options(self.advantage_estimator, self.estimator_settings())
         self._validate_loss()
 

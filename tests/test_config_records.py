@@ -50,3 +50,12 @@ def test_the_learning_rate_rises_and_falls():
     assert [schedule.factor(step) for step in range(10)] == [0.25, 0.5, 0.75, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.5]
     cosine = LearningRate("cosine", total_steps=2)
     assert [cosine.factor(step) for step in range(3)] == pytest.approx([1.0, 0.5, 0.0])
+
+
+def test_a_model_is_divided_among_learners_only():
+    config = config_with("sharding", "fsdp2").learners(num_learners=0)
+    with pytest.raises(ValueError, match=r"sharding='fsdp2': num_learners=0 .*set \.learners\(num_learners=2\)"):
+        config.validate()
+    config.learners(num_learners=1).validate()
+    with pytest.raises(ValueError, match=r"sharding='fsdp2': adapters \(lora\)"):
+        config.policy(lora={"rank": 4}).validate()

@@ -16,6 +16,7 @@ import numpy as np
 
 from proxmo_rllib import pulse
 from proxmo_rllib.inference.engine import EngineConfig, build_engine
+from proxmo_rllib.inference.weight_parts import write_parts
 from proxmo_rllib.inference.weights import manifest_of_blob
 from proxmo_rllib.machine.folders import folder_with_room
 from proxmo_rllib.types import Completion, SamplingParams
@@ -94,23 +95,32 @@ class InferenceActor:
         """See `Engine.score`."""
         return await self._engine.score(token_ids, num_context)
 
-    async def update_weights(self, blob: np.ndarray, version: int) -> int:
-        """Loads what `weights.serialise` packed, uint8 [bytes]. Returns the version that the engine has afterwards."""
-        manifest_of_blob(blob)  # refuses what is no safetensors
+    async def update_weights(self, blob: np.ndarray, version: int, *others: np.ndarray) -> int:
+        """Loads what `weights.serialise` packed, uint8 [bytes]; of sharded learners the others' parts too.
+
+        Returns:
+            The version that the engine has afterwards.
+        """
+        parts = [blob, *others]
+        for part in parts:
+            manifest_of_blob(part)  # refuses what is no safetensors
         # From a file, because vLLM's worker is another process.
-        folder = folder_with_room(blob.nbytes)
+        folder = folder_with_room(sum(part.nbytes for part in parts))
         self._loading = True  # the engine's process answers nobody meanwhile
         try:
             with pulse.waiting("the loading of weights", self._config.update_timeout_s):
-                await self._load(blob, version, folder)
+                await self._load(parts, version, folder)
         finally:
             self._loading = False
         pulse.tick()
         return self._engine.version
 
-    async def _load(self, blob: np.ndarray, version: int, folder: Path) -> None:
+    async def _load(self, parts: Sequence[np.ndarray], version: int, folder: Path) -> None:
         with tempfile.NamedTemporaryFile(prefix="proxmo_weights_", suffix=".safetensors", dir=folder) as file:
-            await asyncio.to_thread(blob.tofile, file.name)
+            if len(parts) == 1:
+                await asyncio.to_thread(parts[0].tofile, file.name)
+            else:
+                await asyncio.to_thread(write_parts, parts, Path(file.name))
             await self._engine.load_weights(file.name, version)
 
     async def version(self) -> int:

@@ -3,7 +3,7 @@
 Algorithm ── InferencePool(config, n) ──► n actors
                   │ client()                ▲  generate(prompt, params, affinity)
                   └────► PoolClient ────────┘  held by each EnvRunner; picklable
-             update_weights(blob, version) ──► all engines; then client.expect(version)
+             update_weights(blobs, version) ──► all engines; then client.expect(version)
              heal() ──► a dead engine's place is taken by a new one, while the others serve
 """
 
@@ -76,7 +76,7 @@ class InferencePool:
         self._request_timeout_s = request_timeout_s
         self._max_restarts = max_restarts
         self._faults = faults or FaultLog()
-        self._blob: ray.ObjectRef | None = None
+        self._blobs: list[ray.ObjectRef] = []  # of the newest weights; none before the first
         self._bundles = _last_bundles(self.resource_bundles(config, num_engines))
         self.num_restarts = 0
         self.generation = 0
@@ -121,20 +121,24 @@ class InferencePool:
         engines = {rank: self._handles[rank] for rank in self.serving}
         return PoolClient(engines, self._version, self._request_timeout_s)
 
-    def update_weights(self, weights: np.ndarray | ray.ObjectRef, version: int) -> None:
+    def update_weights(
+        self, weights: np.ndarray | ray.ObjectRef | Sequence[np.ndarray | ray.ObjectRef], version: int
+    ) -> None:
         """Gives all engines new weights; those that die over it, or do not take them in time, are replaced.
 
         Args:
-            weights: what `weights.serialise` packed, uint8 [bytes], or a reference to it.
+            weights: what `weights.serialise` packed, uint8 [bytes], or a reference to it; or a list of parts, each with
+                other tensors.
             version: its version: optimizer steps behind it.
 
         Raises:
             WeightsMismatchError: they do not fit the model. The engines keep the old ones.
             StaleEngineError: an engine then reports another version.
         """
-        blob = weights if isinstance(weights, ray.ObjectRef) else ray.put(weights)
-        failed = self._give(blob, version, self.serving)
-        self._blob, self._version = blob, version
+        parts = [weights] if isinstance(weights, (np.ndarray, ray.ObjectRef)) else weights
+        blobs = [part if isinstance(part, ray.ObjectRef) else ray.put(part) for part in parts]
+        failed = self._give(blobs, version, self.serving)
+        self._blobs, self._version = blobs, version
         self._restarts_since_update = 0
         for rank, reason in failed.items():
             self._replace(rank, reason)
@@ -213,9 +217,10 @@ class InferencePool:
         actor = ray.remote(InferenceActor)
         return actor.options(**options).remote(self._config, rank, version)
 
-    def _give(self, blob: ray.ObjectRef, version: int, ranks: Sequence[int]) -> dict[int, str]:
+    def _give(self, blobs: Sequence[ray.ObjectRef], version: int, ranks: Sequence[int]) -> dict[int, str]:
         """Gives engines weights. Returns what kept the others from taking them, by rank."""
-        calls = {rank: self._handles[rank].update_weights.remote(blob, version) for rank in ranks}
+        first, *others = blobs
+        calls = {rank: self._handles[rank].update_weights.remote(first, version, *others) for rank in ranks}
         failed = {}
         deadline = time.monotonic() + self._config.update_timeout_s
         for rank, call in calls.items():
@@ -257,7 +262,7 @@ class InferencePool:
         )
         self._faults.report("engine_replaced", f"Engine {rank} is replaced: {reason}; {others}.")
         # The checkpoint is older than the newest weights, if there are any: -1 marks it as never to be served.
-        self._handles[rank] = self._start(rank, self._version if self._blob is None else -1)
+        self._handles[rank] = self._start(rank, -1 if self._blobs else self._version)
         self._starting[rank] = self._handles[rank].check_health.remote(), time.monotonic()
 
     def _welcome(self, wait: bool) -> None:
@@ -276,8 +281,8 @@ class InferencePool:
                 continue
             del self._starting[rank]
             reason = self._failure(call, 0.0)
-            if reason is None and self._blob is not None:
-                reason = self._give(self._blob, self._version, [rank]).get(rank)
+            if reason is None and self._blobs:
+                reason = self._give(self._blobs, self._version, [rank]).get(rank)
             if reason is not None:
                 self._replace(rank, reason)
                 continue

@@ -12,6 +12,7 @@ import copy
 import logging
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.annotations import override
 
 from proxmo_rllib import pulse
+from proxmo_rllib.config_records import Sharding
 from proxmo_rllib.learner import columns
 from proxmo_rllib.learner.advantages_connector import ProxMOAdvantages
 from proxmo_rllib.learner.agreement import check_on_policy
@@ -30,6 +32,8 @@ from proxmo_rllib.learner.losses import LossTokens, PolicyLoss, TokenLoss, log_m
 from proxmo_rllib.learner.microbatch_size import choose_tokens_per_microbatch
 from proxmo_rllib.learner.module import CausalLMModule
 from proxmo_rllib.learner.normalization import Normalization
+from proxmo_rllib.learner.sharded_state import copy_share, load_shards, save_shards, take_share
+from proxmo_rllib.learner.sharding import local, local_squared_norm
 from proxmo_rllib.learner.token_batches import TokenBatches, take_rows
 from proxmo_rllib.metrics_logger import LoggedMetrics
 
@@ -37,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 # Optimizer steps in a row with a gradient that is not finite, after which the run fails.
 _MAX_SKIPPED_STEPS = 5
+_SHARE = "share"
 
 
 class ProxMOLearner(TorchLearner):
@@ -94,6 +99,25 @@ class ProxMOLearner(TorchLearner):
             entropy_coef=config.entropy_coef,
         )
 
+    @override(TorchLearner)
+    def _map_module_to_device(self, module: Any) -> None:
+        if self._sharding is None:
+            super()._map_module_to_device(module)
+        else:
+            # Before the optimizer is made, which holds what is left of each weight here.
+            module[DEFAULT_MODULE_ID].shard(self._device, self._sharding)
+
+    @override(TorchLearner)
+    def _make_modules_ddp_if_necessary(self) -> None:
+        if self._sharding is None:
+            super()._make_modules_ddp_if_necessary()
+
+    @property
+    def _sharding(self) -> Sharding | None:
+        config: Any = self.config
+        record: Sharding | None = config.sharding_record
+        return record
+
     @property
     def policy_version(self) -> int:
         """Optimizer steps so far."""
@@ -148,16 +172,21 @@ class ProxMOLearner(TorchLearner):
         for name, wanted in ((columns.OLD_LOGPROBS, recompute), (columns.REFERENCE_LOGPROBS, reference)):
             if wanted:
                 batch[name] = torch.zeros_like(batch[columns.BEHAVIOUR_LOGPROBS])
-        for rows in self.policy.split(batch, self._tokens_per_microbatch):
+        for rows in self._in_step(self.policy.split(batch, self._tokens_per_microbatch)):
             # A boolean mask is read row by row in ascending order, and so the module's output must come.
-            rows = rows.sort().values
-            part = take_rows(batch, rows)
+            rows = None if rows is None else rows.sort().values
+            part = self._take(batch, rows)
+            made = {}
+            if recompute:
+                made[columns.OLD_LOGPROBS] = self.policy.forward_train(part)[columns.LOGPROBS]
+            if reference:
+                made[columns.REFERENCE_LOGPROBS] = self.policy.reference_logprobs(part)
+            if rows is None:
+                continue
             mask = torch.zeros_like(batch[columns.LOSS_MASK])
             mask[rows] = batch[columns.LOSS_MASK][rows]
-            if recompute:
-                batch[columns.OLD_LOGPROBS][mask] = self.policy.forward_train(part)[columns.LOGPROBS]
-            if reference:
-                batch[columns.REFERENCE_LOGPROBS][mask] = self.policy.reference_logprobs(part)
+            for name, logprobs in made.items():
+                batch[name][mask] = logprobs
 
     @override(TorchLearner)
     def _update(self, batch: dict[str, Any], **kwargs: Any) -> tuple[Any, Any, Any]:
@@ -165,8 +194,8 @@ class ProxMOLearner(TorchLearner):
             optimizer.zero_grad(set_to_none=True)
         rows = dict(batch[DEFAULT_MODULE_ID])
         weight = self._reduce(float(rows[columns.LOSS_WEIGHTS][:, 1:].sum()), "SUM")
-        micro_batches = self.policy.split(rows, self._tokens_per_microbatch)
-        # DistributedDataParallel averages the gradients of the learners, so that the sum needs their number again.
+        micro_batches = self._in_step(self.policy.split(rows, self._tokens_per_microbatch))
+        # The gradients of the learners are averaged, also where they are sharded, so that the sum needs their number.
         scale = self._num_learners() / self._normalization.denominator(weight, self._episodes_per_step)
         total = 0.0
         for index, chosen in enumerate(micro_batches):
@@ -175,7 +204,7 @@ class ProxMOLearner(TorchLearner):
                 self._gradient_sync(last=index == len(micro_batches) - 1),
                 pulse.waiting("its own computation", self.config.microbatch_timeout_s, here),
             ):
-                part = {DEFAULT_MODULE_ID: take_rows(rows, chosen)}
+                part = {DEFAULT_MODULE_ID: self._take(rows, chosen)}
                 outputs = self.module.forward_train(part)
                 loss = self.compute_losses(fwd_out=outputs, batch=part)[DEFAULT_MODULE_ID] * scale
                 loss.backward()
@@ -247,7 +276,7 @@ class ProxMOLearner(TorchLearner):
         """Clips, checks and applies the gradient."""
         params = [p for p in self.policy.parameters() if p.requires_grad]
         limit = self.config.grad_clip if self.config.grad_clip is not None else float("inf")
-        norm = float(torch.nn.utils.clip_grad_norm_(params, limit))
+        norm = self._clip(params, limit)
         finite = norm == norm and norm != float("inf")
         if finite:
             self._num_skipped_in_a_row = 0
@@ -278,11 +307,40 @@ class ProxMOLearner(TorchLearner):
             self.metrics.log_value((key, *name.split("/")), mean, reduce="ratio")
         self._means.clear()
 
+    def _in_step(self, micro_batches: list[torch.Tensor]) -> list[torch.Tensor | None]:
+        """Micro-batches, and None for passes that only keep the other learners company.
+
+        Every pass of a sharded model is an exchange of all learners: one with fewer micro-batches must not stop early.
+        """
+        if self._sharding is None:
+            return [*micro_batches]
+        most = int(self._reduce(len(micro_batches), "MAX"))
+        return [*micro_batches, *[None] * (most - len(micro_batches))]
+
+    @staticmethod
+    def _take(rows: dict[str, torch.Tensor], chosen: torch.Tensor | None) -> dict[str, torch.Tensor]:
+        """The rows of a micro-batch; for None the shortest, with no weight in the loss."""
+        if chosen is not None:
+            return take_rows(rows, chosen)
+        part = take_rows(rows, rows[columns.LENGTHS].argmin()[None])
+        return part | {columns.LOSS_WEIGHTS: torch.zeros_like(part[columns.LOSS_WEIGHTS])}
+
+    def _clip(self, params: list[torch.Tensor], limit: float) -> float:
+        """Shortens the gradient to a length at most. Returns the length that it had, the same on all learners."""
+        if self._sharding is None:
+            return float(torch.nn.utils.clip_grad_norm_(params, limit))
+        gradients = [p.grad for p in params if p.grad is not None]
+        norm = float(self._reduce(local_squared_norm(gradients), "SUM") ** 0.5)
+        if norm > limit:
+            for gradient in gradients:
+                local(gradient).mul_(limit / (norm + 1e-6))
+        return norm
+
     def _num_learners(self) -> int:
         return max(1, self.config.num_learners) if self.distributed else 1
 
     def _reduce(self, value: float, operation: str) -> float:
-        """Sum or minimum of a number over all learners."""
+        """Sum, minimum or maximum of a number over all learners."""
         if not self.distributed:
             return float(value)
         tensor = torch.tensor(float(value), dtype=torch.float64, device=self._device)
@@ -290,7 +348,10 @@ class ProxMOLearner(TorchLearner):
         return float(tensor)
 
     def _gradient_sync(self, last: bool) -> contextlib.AbstractContextManager[Any]:
-        """Learners exchange gradients once an optimizer step: in the backward pass of its last micro-batch."""
+        """Learners exchange gradients once an optimizer step: in the backward pass of its last micro-batch.
+
+        Sharded ones exchange in every one: gradients that wait for the last would be whole, on each learner.
+        """
         module = self.module[DEFAULT_MODULE_ID]
         if last or not hasattr(module, "no_sync"):
             return contextlib.nullcontext()
@@ -304,11 +365,11 @@ class ProxMOLearner(TorchLearner):
 
     def state_size(self) -> int:
         """Bytes of a snapshot, about: the weights, and two moments of those that are trained."""
-        sizes = [(p.numel() * p.element_size(), p.requires_grad) for p in self.policy.kept_parameters()]
+        sizes = [(local(p).nbytes, p.requires_grad) for p in self.policy.kept_parameters()]
         return sum(size * (3 if trained else 1) for size, trained in sizes)
 
     def snapshot(self) -> dict[str, Any]:
-        """All that a learner needs to go on as this one would: more than a checkpoint has.
+        """All that a learner needs to go on as this one would: more than a checkpoint has. A sharded one has its share.
 
         Returns:
             Arrays in the place of tensors, which Ray copies faster.
@@ -318,6 +379,8 @@ class ProxMOLearner(TorchLearner):
             module: {name: tensor.numpy() for name, tensor in tensors.items()}
             for module, tensors in state[COMPONENT_RL_MODULE].items()
         }
+        if self._sharding is not None:
+            state[_SHARE] = copy_share(self.policy.lm, self.get_optimizer(DEFAULT_MODULE_ID))
         state["num_skipped_in_a_row"] = self._num_skipped_in_a_row
         state["has_checked_engine"] = self._has_checked_engine
         return state
@@ -333,8 +396,29 @@ class ProxMOLearner(TorchLearner):
                 }
             }
         )
+        if _SHARE in state:
+            take_share(self.policy.lm, self.get_optimizer(DEFAULT_MODULE_ID), state[_SHARE])
         self._num_skipped_in_a_row = state["num_skipped_in_a_row"]
         self._has_checked_engine = state["has_checked_engine"]
+
+    def save_shards(self, folder: str) -> None:
+        """Writes weights and optimizer state, all sharded learners together; see `sharded_state.save_shards`."""
+        save_shards(self.policy.lm, self.get_optimizer(DEFAULT_MODULE_ID), Path(folder))
+
+    def load_shards(self, folder: str) -> None:
+        """Reads what sharded learners wrote, as many as there were, sharded or not.
+
+        Raises:
+            ShardsError: it is of another model.
+        """
+        load_shards(self.policy.lm, self.get_optimizer(DEFAULT_MODULE_ID), Path(folder))
+
+    @override(TorchLearner)
+    def _get_optimizer_state(self) -> dict[str, Any]:
+        if self._sharding is not None:
+            return {}  # it is too large to travel: `save_shards`
+        state: dict[str, Any] = super()._get_optimizer_state()
+        return state
 
     @override(Learner)
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:

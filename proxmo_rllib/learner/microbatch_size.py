@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import torch
+
+from proxmo_rllib.learner.sharding import bring_to_rest, gathered_bytes, local
 
 if TYPE_CHECKING:
     from proxmo_rllib.learner.module import CausalLMModule
@@ -81,34 +83,50 @@ def activation_bytes_per_token(module: CausalLMModule, max_model_len: int) -> fl
 
 
 def _kept_bytes(module: CausalLMModule, length: int) -> int:
-    own = {parameter.untyped_storage().data_ptr() for parameter in module.lm.parameters()}
+    fixed = {local(parameter).untyped_storage().data_ptr() for parameter in module.lm.parameters()}
+    own: set[int] = set()
     kept: dict[int, int] = {}
+
+    # Asked of each layer when it is called: the weights of a sharded one have memory only then.
+    def enter(layer: torch.nn.Module, *_: Any) -> None:
+        own.update(p.untyped_storage().data_ptr() for p in layer.parameters(recurse=False))
+
+    def leave(layer: torch.nn.Module, *_: Any) -> None:
+        own.difference_update(p.untyped_storage().data_ptr() for p in layer.parameters(recurse=False))
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
+        if storage.data_ptr() not in fixed | own:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    device = next(module.lm.parameters()).device
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        # Held until it is counted: storage that is freed would be counted under another's address.
-        hidden = module.trunk(torch.zeros((1, length), dtype=torch.int64, device=device))
-    del hidden
+    layers = [layer for layer in module.lm.modules() if any(True for _ in layer.parameters(recurse=False))]
+    hooks = [layer.register_forward_pre_hook(enter) for layer in layers]
+    hooks += [layer.register_forward_hook(leave) for layer in layers]
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            # Held until it is counted: storage that is freed would be counted under another's address.
+            hidden = module.trunk(torch.zeros((1, length), dtype=torch.int64, device=module.device))
+        del hidden
+    finally:
+        for hook in hooks:
+            hook.remove()
+    bring_to_rest(module.lm)
     return sum(kept.values())
 
 
 def _room(module: CausalLMModule, num_learners: int) -> float:
     """Bytes for activations."""
     parameters = list(module.lm.parameters())
-    trained = sum(p.numel() * p.element_size() for p in parameters if p.requires_grad)
-    device = parameters[0].device
+    trained = sum(local(p).nbytes for p in parameters if p.requires_grad)
+    device = module.device
+    gathered = gathered_bytes(module.lm)
     logits = _COPIES_OF_LOGITS * 4 * module.most_logits(LARGEST)
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        return _SHARE_OF_GPU * free - 3 * trained - logits  # the gradient, AdamW's two moments
-    fixed = sum(p.numel() * p.element_size() for p in module.parameters()) + 3 * trained
-    return _SHARE_OF_MACHINE * memory_of_machine() / max(1, num_learners) - fixed - logits
+        return _SHARE_OF_GPU * free - 3 * trained - gathered - logits  # the gradient, AdamW's two moments
+    fixed = sum(local(p).nbytes for p in module.parameters()) + 3 * trained
+    return _SHARE_OF_MACHINE * memory_of_machine() / max(1, num_learners) - fixed - gathered - logits
 
 
 def memory_of_machine() -> int:

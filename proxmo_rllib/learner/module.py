@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -10,15 +11,17 @@ from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from ray.rllib.utils.annotations import override
 from torch.utils.checkpoint import checkpoint
 
-from proxmo_rllib.config_records import LoRA, read_record
-from proxmo_rllib.learner import columns
+from proxmo_rllib.config_records import LoRA, Sharding, read_record
+from proxmo_rllib.learner import columns, sharding
 from proxmo_rllib.learner.adapters import Adapters, refuse_adapters
 from proxmo_rllib.learner.own_forward import OwnForward
 from proxmo_rllib.learner.packed_attention import Layout, use_packed_attention, without_masks
 from proxmo_rllib.learner.packing import pack, split_for_packing
 from proxmo_rllib.learner.token_batches import split_by_token_budget
+from proxmo_rllib.policies.attention import choose_attention
 from proxmo_rllib.policies.checkpoint_names import checkpoint_tensors
 from proxmo_rllib.policies.loading import load_causal_lm
+from proxmo_rllib.policies.streaming import LoadingPlan, empty_causal_lm
 
 # Logits in memory at once, elements: 64 Mi float32 are 256 MiB.
 _MAX_LOGITS = 64 * 2**20
@@ -33,31 +36,78 @@ class CausalLMModule(TorchRLModule):
 
     @override(TorchRLModule)
     def setup(self) -> None:
-        settings: dict[str, Any] = dict(self.model_config)
+        self._settings = settings = dict[str, Any](self.model_config)
         self._temperature = float(settings["temperature"])
         self._autocast_dtype = torch.bfloat16 if settings["dtype"] == "bfloat16" else None
+        self._plan: LoadingPlan | None = None
+        self.reference = None
+        self._frozen: OwnForward | None = None
+        if settings.get("sharded"):
+            # Until `shard` there are no weights.
+            self.lm, self._plan = empty_causal_lm(settings["pretrained"])
+            if settings["with_reference"]:
+                self.reference, _ = empty_causal_lm(settings["pretrained"])
+                self.reference.requires_grad_(False)
+            return
         self.lm = load_causal_lm(settings["pretrained"])
+        # Of a policy with adapters the reference is itself, without them.
+        if settings["with_reference"] and settings.get("lora") is None:
+            self.reference = load_causal_lm(settings["pretrained"]).requires_grad_(False).eval()
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Takes the models apart, which have their weights by now."""
         _remove_noise(self.lm)
         self._policy = OwnForward(self.lm)
         self._packs = use_packed_attention(self.lm) is None
-        self.adapters = self._make_adapters(settings)
-        if settings["gradient_checkpointing"]:
+        self.adapters = self._make_adapters()
+        if self._settings["gradient_checkpointing"]:
             self.lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             # Without noise, training mode means nothing else; outside of it transformers checkpoints nothing.
             self.lm.train()
-        self.reference = None
-        self._frozen: OwnForward | None = None
-        if settings["with_reference"] and self.adapters is None:
-            self.reference = load_causal_lm(settings["pretrained"]).requires_grad_(False).eval()
+        if self.reference is not None:
             self._frozen = OwnForward(self.reference)
             use_packed_attention(self.reference)
 
-    def _make_adapters(self, settings: dict[str, Any]) -> Adapters | None:
+    def _make_adapters(self) -> Adapters | None:
+        settings = self._settings
         lora = read_record(LoRA, "lora", settings.get("lora"))
         if lora is None:
             return None
         dtype = self._autocast_dtype or torch.float32
         return Adapters(self.lm, lora, seed=settings.get("seed") or 0, base=str(settings["pretrained"]), dtype=dtype)
+
+    def shard(self, device: torch.device, settings: Sharding) -> None:
+        """Divides the models among all learners and reads this one's share; called by all of them together.
+
+        Args:
+            device: where this learner computes.
+            settings: how.
+
+        Raises:
+            ValueError: the model cannot be divided or taken apart, or its files are not whole.
+        """
+        if self._plan is None:
+            raise RuntimeError("The module was built whole; `sharded` of its settings is False.")
+        models = [self.lm] if self.reference is None else [self.lm, self.reference]
+        for lm in models:
+            sharding.shard(lm, self._plan, device, settings)
+            choose_attention(lm)
+        self._prepare()
+        for lm in models:
+            sharding.compute_in(lm, self._autocast_dtype)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the policy computes."""
+        return sharding.device_of(self.lm)
+
+    @contextlib.contextmanager
+    def _passing(self, lm: Any, *, exact: bool = False) -> Iterator[None]:
+        """Around a pass that no backward pass follows: nothing of a sharded model stays whole after it."""
+        with sharding.in_float32(lm) if exact else contextlib.nullcontext():
+            yield
+            sharding.bring_to_rest(lm)
 
     @override(TorchRLModule)
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, torch.Tensor]:
@@ -76,26 +126,28 @@ class CausalLMModule(TorchRLModule):
                 return self._logprobs(self._policy, batch, self._temperature, self._autocast_dtype)[0]
         if self._frozen is None:
             raise RuntimeError("There is no reference model; it is loaded when kl_coef > 0.")
-        return self._logprobs(self._frozen, batch, self._temperature, self._autocast_dtype)[0]
+        with self._passing(self.reference):
+            return self._logprobs(self._frozen, batch, self._temperature, self._autocast_dtype)[0]
 
     @torch.no_grad()
     def score(self, token_ids: list[int], num_context: int, *, exact: bool = False) -> torch.Tensor:
         """Logprobs at temperature 1 of the tokens after the context, float32 [tokens]: what engines say too.
 
-        They take the same way as those of the loss.
+        They take the same way as those of the loss. Of a sharded policy all learners ask together.
 
         Args:
             token_ids: a sequence.
             num_context: tokens at its start that are given.
             exact: in float32 throughout, whatever `dtype` says.
         """
-        ids = torch.tensor([token_ids], device=next(self.lm.parameters()).device)
+        ids = torch.tensor([token_ids], device=self.device)
         mask = torch.zeros_like(ids, dtype=torch.bool)
         mask[:, num_context:] = True
         lengths = torch.tensor([len(token_ids)], device=ids.device)
         batch = {columns.TOKEN_IDS: ids, columns.LENGTHS: lengths, columns.LOSS_MASK: mask}
         dtype = None if exact else self._autocast_dtype
-        with self.adapters.exact() if exact and self.adapters is not None else contextlib.nullcontext():
+        whole = self.adapters.exact() if exact and self.adapters is not None else contextlib.nullcontext()
+        with whole, self._passing(self.lm, exact=exact):
             return self._logprobs(self._policy, batch, 1.0, dtype)[0].cpu()
 
     def trunk(self, token_ids: torch.Tensor) -> torch.Tensor:
@@ -153,15 +205,21 @@ class CausalLMModule(TorchRLModule):
     def exported_weights(self) -> dict[str, torch.Tensor]:
         """What the engines get, in their dtype: the policy's tensors under their checkpoint's names, tied ones once.
 
-        With `lora` the adapters' tensors, under their names in PEFT's files: the engines have the base.
+        With `lora` the adapters' tensors, under their names in PEFT's files: the engines have the base. Of a sharded
+        policy this learner's part of them; all learners ask together.
         """
         dtype = self._autocast_dtype or torch.float32
         if self.adapters is not None:
             return self.adapters.for_engines(dtype)
+        if sharding.is_sharded(self.lm):
+            return sharding.exported_share(self.lm, dtype)
         return checkpoint_tensors(self.lm, dtype)
 
     def whole_weights(self) -> dict[str, torch.Tensor]:
-        """The policy's tensors under their checkpoint's names, tied ones once, adapters merged; in `dtype`."""
+        """The policy's tensors under their checkpoint's names, tied ones once, adapters merged; in `dtype`.
+
+        Of a sharded policy this learner's part of them; all learners ask together.
+        """
         if self.adapters is not None:
             return self.adapters.merged(self._autocast_dtype or torch.float32)
         return self.exported_weights()
@@ -179,8 +237,11 @@ class CausalLMModule(TorchRLModule):
         inference_only: bool = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """The policy's tensors, or its adapters'; nothing for environment runners, which hold no weights."""
-        if inference_only:
+        """The policy's tensors, or its adapters'.
+
+        Nothing for environment runners, which hold no weights, nor of a sharded policy.
+        """
+        if inference_only or self._plan is not None:
             return {}
         if self.adapters is not None:
             return self.adapters.state()

@@ -56,7 +56,7 @@ def take_over(learner: Any, state: Any, metrics: Any) -> None:
 
 
 def export_weights(learner: Any, probe_ids: list[int]) -> tuple[Any, tuple[int, ProbeScores]]:
-    """In the learner's process: its weights, version, the logprobs of the fixed prompt."""
+    """In the learner's process: its weights, of a sharded one its part; version, the logprobs of the fixed prompt."""
     num_context = max(1, len(probe_ids) - _PROBE_TOKENS)
     policy = learner.policy
     probe = ProbeScores(

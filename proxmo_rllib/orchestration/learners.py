@@ -4,6 +4,7 @@ update ──► every learner, its share of the groups; they exchange gradients
    │ done: kept until a snapshot covers it
    ▼
 snapshot ──► the first learner's whole state, in Ray's object store, owned by this process; taken while others play
+             (of sharded learners each one's share: none has the whole)
 
 A death: all learners end and start anew, take the newest snapshot, do the updates since it again, and then the one in
 which the death was found. Updates depend on nothing but state and groups, so the result is the same, bit for bit.
@@ -14,9 +15,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
@@ -25,6 +29,7 @@ from ray.rllib.core.learner.learner_group import LearnerGroup
 
 from proxmo_rllib.faults import FaultLog
 from proxmo_rllib.learner.agreement import ProbeScores
+from proxmo_rllib.learner.sharded_state import require_files
 from proxmo_rllib.learner.training_data import GroupedTrainingData
 from proxmo_rllib.machine.actors import cause_of
 from proxmo_rllib.orchestration import learner_group
@@ -56,7 +61,7 @@ class _Snapshot:
     """Where learners go back to.
 
     Attributes:
-        states: references to the state, and the node of each.
+        states: references to the state, and the node of each; of sharded learners to each one's share, by rank.
         version: optimizer steps behind it.
         metrics: each learner's own, by rank.
     """
@@ -85,6 +90,7 @@ class Learners:
         self._faults = faults or FaultLog()
         self._group = group
         self._wanted = group.config.num_learners
+        self._is_sharded = group.config.sharding is not None
         self._deaths = 0
         self._has_said_too_large = False
         self._is_as_built = True  # what starts anew has the state that it needs
@@ -126,46 +132,79 @@ class Learners:
         self._deaths = 0
         return results
 
-    def export(self, probe_ids: Sequence[int]) -> tuple[Any, int, ProbeScores]:
+    def export(self, probe_ids: Sequence[int]) -> tuple[list[Any], int, ProbeScores]:
         """The weights as engines take them.
 
         Args:
             probe_ids: the fixed prompt.
 
         Returns:
-            A reference to what `serialise` packed, owned by this process; the optimizer steps behind it; the learner's
-            logprobs of the fixed prompt.
+            References to what `serialise` packed, owned by this process, of sharded learners one for each; the
+            optimizer steps behind it; the learner's logprobs of the fixed prompt.
         """
         ids = list(probe_ids)
         if self._group.is_local:
             blob, (version, probe) = export_weights(self._group._learner, ids)
-            return ray.put(blob), version, probe
+            return [ray.put(blob)], version, probe
 
-        def ask_first() -> tuple[Any, int, ProbeScores]:
+        def ask() -> tuple[list[Any], int, ProbeScores]:
             # Two values, so that the large one stays where it is: this process owns it all the same.
-            reference, about = self.actors[0].apply.options(num_returns=2).remote(export_weights, ids)
-            version, probe = ray.get(about)
-            return reference, version, probe
+            asked = [
+                actor.apply.options(num_returns=2).remote(export_weights, ids)
+                for actor in (self.actors if self._is_sharded else self.actors[:1])
+            ]
+            version, probe = self._wait_for_all([about for _, about in asked])[0]
+            return [reference for reference, _ in asked], version, probe
 
-        return self.attempt(ask_first)
+        return self.attempt(ask)
 
-    def export_policy(self) -> tuple[Any, Any]:
+    def save_shards(self, folder: Path) -> None:
+        """Has sharded learners write their shares; of others there are none, nor of a checkpoint that was there before.
+
+        Args:
+            folder: that all of them see.
+
+        Raises:
+            ShardsError: some wrote where this process does not see it.
+        """
+        if folder.is_dir():
+            shutil.rmtree(folder)
+        if not self._is_sharded:
+            return
+        self.attempt(lambda: self._wait_for_all([a.save_shards.remote(str(folder)) for a in self.actors]))
+        require_files(folder)
+
+    def load_shards(self, folder: Path) -> None:
+        """Has all learners read what sharded ones wrote. Called within `restore`.
+
+        Raises:
+            ShardsError: it is of another model.
+        """
+        if self._group.is_local:
+            self._group._learner.load_shards(str(folder))
+        else:
+            self._wait_for_all([actor.load_shards.remote(str(folder)) for actor in self.actors])
+
+    def export_policy(self) -> tuple[list[Any], Any]:
         """The policy as others load it.
 
         Returns:
-            References to what `serialise` packed: the whole model, adapters merged; the adapters alone, or None in
-            their place.
+            References to what `serialise` packed: the whole model, adapters merged, of sharded learners each one's
+            part; and the adapters alone, or None in their place.
         """
         if self._group.is_local:
             whole, adapters = export_policy(self._group._learner)
-            return ray.put(whole), ray.put(adapters)
+            return [ray.put(whole)], ray.put(adapters)
 
-        def ask_first() -> tuple[Any, Any]:
-            whole, adapters = self.actors[0].apply.options(num_returns=2).remote(export_policy)
-            ray.get(adapters)  # the smaller one: a death shows now
-            return whole, adapters
+        def ask() -> tuple[list[Any], Any]:
+            asked = [
+                actor.apply.options(num_returns=2).remote(export_policy)
+                for actor in (self.actors if self._is_sharded else self.actors[:1])
+            ]
+            self._wait_for_all([adapters for _, adapters in asked])  # the smaller ones: a death shows now
+            return [whole for whole, _ in asked], asked[0][1]
 
-        return self.attempt(ask_first)
+        return self.attempt(ask)
 
     def snapshot(self) -> None:
         """Has the whole state copied: weights, optimizer, counters. Does not wait: it is their next work."""
@@ -173,8 +212,8 @@ class Learners:
             return
         self._settle()
         self._num_covered = len(self._since)
-        limit = _SHARE * min(_object_stores(), default=0.0)
         holders = self._holders()
+        limit = _SHARE * min(_object_stores(), default=0.0) / self._most_on_a_node(holders)
         self._pending = [
             ask_for_state(actor, limit if rank in holders else 0.0) for rank, actor in enumerate(self.actors)
         ]
@@ -204,13 +243,19 @@ class Learners:
                 self._start_anew(error)
 
     def _run(self, update: _Update) -> list[Any]:
-        """Does an update. Raises as soon as one learner fails: the others may wait for it for ever."""
+        """Does an update. Raises as soon as one learner fails."""
         actors = self.actors
         shares = update.groups.shard(len(actors))
-        self._running = calls = [
-            actor.update.remote(training_data=share, **update.settings)
-            for actor, (share, _) in zip(actors, shares, strict=True)
-        ]
+        return self._wait_for_all(
+            [
+                actor.update.remote(training_data=share, **update.settings)
+                for actor, (share, _) in zip(actors, shares, strict=True)
+            ]
+        )
+
+    def _wait_for_all(self, calls: Sequence[Any]) -> list[Any]:
+        """What calls return in which learners wait for each other. Raises as soon as one fails."""
+        self._running = list(calls)
         waiting = list(calls)
         while waiting:
             done, waiting = ray.wait(waiting, num_returns=1)
@@ -223,7 +268,7 @@ class Learners:
                 _raise_death(waiting)
                 self._end_all()  # they may wait for each other, also when they are told to stop
                 raise
-        results: list[Any] = ray.get(calls)
+        results: list[Any] = ray.get(list(calls))
         return results
 
     def _settle(self, timeout_s: float | None = None) -> None:
@@ -239,20 +284,32 @@ class Learners:
             logger.warning("The learners' state could not be copied: %s", cause_of(error))
             return
         states = [(state, about.node) for (state, _), about in zip(pending, told, strict=True) if about.is_there]
+        if self._is_sharded and len(states) < len(told):
+            states = []  # the others' shares are of no use without it
         if not states and not self._has_said_too_large:
             self._has_said_too_large = True
-            _say_too_large(told[0].size)
+            _say_too_large(told[0].size, self._is_sharded)
         self._is_as_built = False
         self._snapshot = _Snapshot(states, told[0].version, [about.metrics for about in told])
         del self._since[: self._num_covered]
 
     def _holders(self) -> list[int]:
-        """Ranks of the learners whose state is copied, such that a copy outlives any node but this process's own."""
+        """Ranks of the learners whose state is copied, such that a copy outlives any node but this process's own.
+
+        All, where they are sharded: a node that dies takes its shares with it.
+        """
         nodes = learner_group.nodes_of(self._group)
+        if self._is_sharded:
+            return list(range(len(nodes)))
         here = ray.get_runtime_context().get_node_id()
         if here in nodes:
             return [nodes.index(here)]
         return [nodes.index(node) for node in dict.fromkeys(nodes)][:2]
+
+    def _most_on_a_node(self, ranks: Sequence[int]) -> int:
+        """Of learners whose state is copied: so many copies share a node's object store."""
+        nodes = learner_group.nodes_of(self._group)
+        return max(Counter(nodes[rank] for rank in ranks).values()) if self._is_sharded else 1
 
     def _is_of_learner(self, error: Exception) -> bool:
         actor = getattr(error, "actor_id", None)
@@ -304,8 +361,13 @@ class Learners:
         nodes = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
         snapshot = self._snapshot
         states = [(state, node) for state, node in snapshot.states if node in nodes]
-        if states:
+        if states and (len(states) == len(snapshot.states) or not self._is_sharded):
             return _Snapshot(states, snapshot.version, snapshot.metrics)
+        if self._is_sharded:
+            raise LearnersDiedError(
+                f"{found}; its share of the weights is nowhere else, and there is no copy of all shares. The run goes "
+                "on from its last checkpoint with --resume."
+            ) from error
         # There is no copy. The others are somewhere in the update: what they have learned of it is kept.
         for actor in _that_answer(self.actors):
             try:
@@ -333,11 +395,17 @@ class Learners:
         """Gives learners that were just built the state of a snapshot."""
         if not snapshot.states:
             return
-        state, _ = snapshot.states[0]
+        if self._is_sharded and len(self.actors) != len(snapshot.states):
+            raise LearnersDiedError(
+                f"The learners' state is divided among {len(snapshot.states)}, and the cluster has room for "
+                f"{len(self.actors)}. The run goes on from its last checkpoint, which any number reads: --resume with "
+                f".learners(num_learners={len(self.actors)})."
+            )
         calls = []
         for rank, actor in enumerate(self.actors):
             # There may be fewer than the snapshot was taken of, or more.
             metrics = snapshot.metrics[rank if rank < len(snapshot.metrics) else 0]
+            state, _ = snapshot.states[rank if self._is_sharded else 0]
             calls.append(actor.apply.remote(take_over, state, metrics))
         ray.get(calls)
 
@@ -378,11 +446,18 @@ def _object_stores() -> list[float]:
     return [float(size) for size in sizes if size]
 
 
-def _say_too_large(size: int) -> None:
+def _say_too_large(size: int, sharded: bool) -> None:
+    otherwise = (
+        "where one dies, the run ends and goes on from its last checkpoint"
+        if sharded
+        else "where one learner of several dies, the others' is used; where all die, the run ends and goes on from its "
+        "last checkpoint"
+    )
     logger.warning(
-        "The learners' state (%.1f GB) is larger than %.0f%% of Ray's object store, so there is no copy of it: where "
-        "one learner of several dies, the others' is used; where all die, the run ends and goes on from its last "
-        "checkpoint. A larger store (ray start --object-store-memory=...) makes room for a copy.",
+        "The learners' state (%.1f GB%s) is larger than %.0f%% of Ray's object store, so there is no copy of it: %s. A "
+        "larger store (ray start --object-store-memory=...) makes room for a copy.",
         size / 1e9,
+        " each" if sharded else "",
         100 * _SHARE,
+        otherwise,
     )

@@ -7,7 +7,8 @@ transformers 5.16 to 5.19.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import copy
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,10 +87,91 @@ def compare_names(names: Iterable[str], lm: Any) -> Comparison:
     return Comparison(frozenset(part_of), shapes, frozenset(foreign), tuple(sorted(unfilled)), tied)
 
 
+@dataclass(frozen=True, slots=True)
+class LoadingStep:
+    """How some tensors of a model come of some of its checkpoint's.
+
+    Attributes:
+        target: the model's name; of several, the first.
+        names: the checkpoint's, in the order in which they are merged.
+        is_plain: whether the one is the other as it is.
+    """
+
+    target: str
+    names: tuple[str, ...]
+    is_plain: bool
+    _patterns: tuple[str, ...]
+    _converter: Any
+
+    def convert(self, lm: Any, tensors: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The model's tensors, whole, by their names.
+
+        Args:
+            lm: the model.
+            tensors: of `names`.
+        """
+        converter = copy.deepcopy(self._converter)
+        for name, pattern, tensor in zip(self.names, self._patterns, tensors, strict=True):
+            converter.add_tensor(self.target, name, pattern, tensor)
+        made = converter.convert(self.target, model=lm, config=lm.config)
+        return {name: value[0] if isinstance(value, list) else value for name, value in made.items()}
+
+
+def loading_steps(names: Iterable[str], lm: Any) -> list[LoadingStep]:
+    """What `from_pretrained` would do to load a checkpoint, a tensor or a group that belongs together at a time.
+
+    Notes in the model which conversions there were, as `from_pretrained` does: `checkpoint_tensors` reverts them.
+
+    Args:
+        names: in the checkpoint.
+        lm: a causal LM of transformers; may be without weights.
+    """
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import (
+        WeightConverter,
+        WeightRenaming,
+        dot_natural_key,
+        rename_source_key,
+    )
+
+    mapping = get_model_conversion_mapping(lm)
+    renamings = [entry for entry in mapping if isinstance(entry, WeightRenaming)]
+    converters = [entry for entry in mapping if isinstance(entry, WeightConverter)]
+    by_pattern = {pattern: entry for entry in converters for pattern in entry.source_patterns}
+    state = lm.state_dict()
+    sources: dict[str, list[tuple[str, str | None]]] = {}
+    for name in sorted(names, key=dot_natural_key):
+        renamed, pattern = rename_source_key(name, renamings, converters, lm.base_model_prefix, state)
+        if renamed not in state and name in state:  # it has the model's own name already
+            renamed, pattern = name, None
+        if renamed in state:
+            sources.setdefault(renamed, []).append((name, pattern))
+    lm._weight_conversions = [entry for entry in mapping if entry.was_used()]
+    steps = []
+    for target, found in sources.items():
+        patterns = tuple(pattern for _, pattern in found if pattern is not None)
+        converter = by_pattern[patterns[0]] if patterns else None
+        steps.append(LoadingStep(target, tuple(name for name, _ in found), not patterns, patterns, converter))
+    return steps
+
+
 def load_checkpoint_tensors(lm: Any, state: dict[str, torch.Tensor]) -> None:
     """Gives a model the tensors of `checkpoint_tensors`, on any device."""
     loaded = type(lm).from_pretrained(None, config=lm.config, state_dict=state, dtype=lm.dtype)
     lm.load_state_dict(loaded.state_dict())
+
+
+def in_checkpoint_form(lm: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Some of a model's tensors, all of a block or one that stands for itself, under their checkpoint's names.
+
+    Args:
+        lm: the model.
+        tensors: by its names, whole; without those that are tied to another.
+    """
+    from transformers.core_model_loading import revert_weight_conversion
+
+    made: dict[str, torch.Tensor] = revert_weight_conversion(lm, tensors)
+    return made
 
 
 def checkpoint_tensors(

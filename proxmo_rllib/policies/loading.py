@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from proxmo_rllib.policies import hub
 from proxmo_rllib.policies.attention import choose_attention
 from proxmo_rllib.policies.model_folder import (
+    INDEX,
     SINGLE,
     copy_all_but_weights,
     files_that_count,
@@ -25,6 +27,8 @@ from proxmo_rllib.policies.model_folder import (
 
 ASSETS = Path(__file__).parent / "assets"
 _ASSET_PREFIX = "asset:"
+# Of several files of weights, as transformers names them.
+_SHARD = "model-{:05d}-of-{:05d}.safetensors"
 
 
 def resolve_pretrained(pretrained: str | Path) -> str:
@@ -132,29 +136,45 @@ def max_positions(pretrained: str | Path) -> int | None:
     return positions
 
 
-def save_policy(pretrained: str | Path, weights: bytes | memoryview, folder: Path) -> None:
+def save_policy(pretrained: str | Path, weights: Sequence[bytes | memoryview], folder: Path) -> None:
     """Writes a folder that transformers and vLLM load: the files of `pretrained` as they are, with new weights.
 
     Whoever serves it then stops at the same tokens, by the same template, under the same licence.
 
     Args:
         pretrained: where all but the weights comes from.
-        weights: a whole safetensors file.
+        weights: whole safetensors files, each with other tensors; those of several are listed in an index.
         folder: made if it is not there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     copy_all_but_weights(local_model(resolve_pretrained(pretrained)), folder)
-    (folder / SINGLE).write_bytes(weights)
+    files = [(part, header) for part in weights if (header := _header(part))]
+    names = [SINGLE] if len(files) == 1 else [_SHARD.format(n + 1, len(files)) for n in range(len(files))]
+    for old in (*folder.glob("model-*.safetensors"), folder / SINGLE, folder / INDEX):
+        old.unlink(missing_ok=True)  # of a policy that was here before, perhaps in other pieces
+    for name, (part, _) in zip(names, files, strict=True):
+        (folder / name).write_bytes(part)
+    entries = {tensor: entry for _, header in files for tensor, entry in header.items()}
+    if len(files) > 1:
+        listed = {tensor: name for name, (_, header) in zip(names, files, strict=True) for tensor in header}
+        size = sum(stop - start for start, stop in (entry["data_offsets"] for entry in entries.values()))
+        index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(listed.items()))}
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    dtype = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}[_first_dtype(weights)]
+    dtype = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}[_first_dtype(entries)]
     (folder / "config.json").write_text(json.dumps(_with_dtype(config, dtype), indent=2) + "\n", encoding="utf-8")
 
 
-def _first_dtype(weights: bytes | memoryview) -> str:
-    """Of the first floating-point tensor, as safetensors names it."""
+def _header(weights: bytes | memoryview) -> dict[str, Any]:
+    """What a safetensors file says of its tensors, by their names."""
     length = int.from_bytes(weights[:8], "little")
     entries = json.loads(bytes(weights[8 : 8 + length]))
-    return next(entry["dtype"] for name, entry in entries.items() if name != "__metadata__" and "F" in entry["dtype"])
+    return {name: entry for name, entry in entries.items() if name != "__metadata__"}
+
+
+def _first_dtype(entries: Mapping[str, Any]) -> str:
+    """Of the first floating-point tensor, as safetensors names it."""
+    return next(str(entry["dtype"]) for entry in entries.values() if "F" in entry["dtype"])
 
 
 def _with_dtype(config: dict[str, Any], dtype: str) -> dict[str, Any]:

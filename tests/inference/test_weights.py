@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from proxmo_rllib.inference.weight_parts import write_parts
 from proxmo_rllib.inference.weights import (
     WeightsMismatchError,
     check_manifest,
@@ -39,6 +40,23 @@ def test_what_is_packed_comes_back_in_every_type_and_shape(shapes: dict[str, tup
         assert back[name].dtype == tensor.dtype
         assert torch.equal(back[name], tensor)
     assert manifest_of_blob(blob) == {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+@given(TENSORS, st.integers(1, 4))
+@settings(max_examples=30, deadline=None)
+def test_parts_are_written_as_the_whole(
+    tmp_path_factory: pytest.TempPathFactory, shapes: dict[str, tuple[list[int], torch.dtype]], number: int
+) -> None:
+    state = {name: torch.randint(0, 2, shape).to(dtype) for name, (shape, dtype) in shapes.items()}
+    path = tmp_path_factory.mktemp("parts") / "joined.safetensors"
+    write_parts([serialise(dict(list(state.items())[part::number])) for part in range(number)], path)
+    assert path.read_bytes() == serialise(state).tobytes()
+
+
+def test_a_tensor_in_two_parts_is_refused(tmp_path: Path) -> None:
+    part = serialise({"a": torch.zeros(2)})
+    with pytest.raises(WeightsMismatchError, match="a is in two parts of 2"):
+        write_parts([part, part], tmp_path / "joined.safetensors")
 
 
 def test_a_written_blob_is_a_safetensors_file_that_others_can_read(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ def build_module(folder: Path, **settings: Any) -> CausalLMModule:
             "gradient_checkpointing": False,
             "temperature": TEMPERATURE,
             "with_reference": False,
+            "sharded": False,
         }
         | settings,
     )

@@ -108,9 +108,10 @@ def _turn(rng: np.random.Generator, *, appended: bool) -> Turn:
 class Run:
     """Learners, and what a run keeps of them."""
 
-    def __init__(self, config: ProxMOConfig, num_learners: int, folder: Path) -> None:
+    def __init__(self, config: ProxMOConfig, num_learners: int, folder: Path, sharding: str | None) -> None:
         self.folder = folder  # of the orders to its learners
         config = config.copy(copy_frozen=False).learners(num_learners=num_learners, num_gpus_per_learner=0)
+        config.learners(sharding=sharding)
         config.learners(learner_class=mortal_learner(folder))
         self.group = config.build_learner_group(spaces=SPACES)
         self.learners = Learners(self.group)
@@ -154,10 +155,10 @@ def start(local_ray: None, config: ProxMOConfig, tmp_path: Path) -> Iterator[Cal
     """Starts so many learners, which obey the files in their run's folder."""
     started: list[Run] = []
 
-    def make(num_learners: int, **training: Any) -> Run:
+    def make(num_learners: int, sharding: str | None = None, **training: Any) -> Run:
         folder = tmp_path / str(len(started))
         folder.mkdir()
-        started.append(Run(config.copy(copy_frozen=False).training(**training), num_learners, folder))
+        started.append(Run(config.copy(copy_frozen=False).training(**training), num_learners, folder, sharding))
         return started[-1]
 
     yield make

@@ -162,3 +162,29 @@ def test_a_trial_of_tune_keeps_its_place(local_ray: None, config: Any, run_class
         assert ray.get(trial.options(scheduling_strategy=place).remote()) == (1, 4)
     finally:
         ray.util.remove_placement_group(everything)
+
+
+def test_a_sharded_learner_that_dies_costs_no_more(start: Any):
+    """Each goes on from the copy of its own share, whoever died; nobody else has it."""
+    undisturbed, disturbed = start(2, sharding="fsdp2"), start(2, sharding="fsdp2")
+    undisturbed.learners.snapshot()
+    disturbed.learners.snapshot()
+    for seed, moment in enumerate(("minibatch_2", "export", "never")):
+        expected = undisturbed.iterate(seed)
+        (disturbed.folder / f"kill-1-{moment}").touch()
+        np.testing.assert_equal(disturbed.iterate(seed), expected, err_msg=moment)
+    assert disturbed.learners.num_restarts == 2
+    for state, expected_state in zip(disturbed.states(), undisturbed.states(), strict=True):
+        assert state["num_optimizer_steps"] == 6
+        assert same(state["share"], expected_state["share"])
+    assert not same(disturbed.states()[0]["share"], disturbed.states()[1]["share"])
+
+
+def test_without_a_copy_of_all_shares_the_run_ends(start: Any, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(learners, "_SHARE", 1e-9)
+    run = start(2, sharding="fsdp2")
+    run.learners.snapshot()
+    run.iterate(0)
+    kill(run, 0)
+    with pytest.raises(LearnersDiedError, match=r"no copy of all shares.*--resume"):
+        run.iterate(1)

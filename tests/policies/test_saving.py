@@ -50,7 +50,7 @@ def save(model: Path, target: Path, dtype: torch.dtype = torch.float32) -> None:
     with torch.no_grad():
         for parameter in lm.parameters():
             parameter.add_(0.1)
-    save_policy(model, memoryview(serialise(checkpoint_tensors(lm, dtype))), target)
+    save_policy(model, [memoryview(serialise(checkpoint_tensors(lm, dtype)))], target)
 
 
 def test_everything_but_the_weights_is_as_it_was(model: Path, tmp_path: Path) -> None:
@@ -78,6 +78,19 @@ def test_the_config_says_in_which_form_the_weights_are(model: Path, tmp_path: Pa
     torch.testing.assert_close(loaded.lm_head.weight, expected.to(dtype))
     saved = json.loads((tmp_path / "saved" / "config.json").read_text())
     assert saved == config | {"dtype": str(dtype).removeprefix("torch."), "own_setting": [1, 2]}
+
+
+def test_weights_in_parts_are_listed_in_an_index(tiny_policy: Path, tmp_path: Path) -> None:
+    """Also over a policy that was in one piece, and over one that was in more."""
+    lm = load_causal_lm(tiny_policy)
+    tensors = checkpoint_tensors(lm, torch.float32)
+    for number in (1, 3, 2, 1):
+        parts = [serialise(dict(list(tensors.items())[part::number])) for part in range(number)]
+        save_policy(tiny_policy, [memoryview(part) for part in [*parts, serialise({})]], tmp_path / "saved")
+        assert len(list((tmp_path / "saved").glob("*.safetensors"))) == number
+        assert (tmp_path / "saved" / "model.safetensors.index.json").exists() == (number > 1)
+        for name, tensor in load_causal_lm(tmp_path / "saved").state_dict().items():
+            assert torch.equal(tensor, lm.state_dict()[name])
 
 
 def test_a_saved_policy_can_be_saved_again_over_an_old_one(model: Path, tmp_path: Path) -> None:
