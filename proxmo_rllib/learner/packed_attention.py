@@ -22,6 +22,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from proxmo_rllib.learner.packing import Packed, pack
+from proxmo_rllib.learner.sharding import device_of
 
 logger = logging.getLogger(__name__)
 
@@ -266,14 +267,14 @@ def _probe(lm: Any) -> tuple[np.ndarray, np.ndarray]:
 
 @torch.no_grad()
 def _plain_logprobs(lm: Any) -> torch.Tensor:
-    device = next(lm.parameters()).device
+    device = device_of(lm)
     rows = [torch.from_numpy(row[:length])[None].to(device) for row, length in zip(*_probe(lm), strict=True)]
     return torch.cat([lm(input_ids=row, use_cache=False).logits[0].log_softmax(-1) for row in rows])
 
 
 @torch.no_grad()
 def _packed_logprobs(lm: Any) -> torch.Tensor:
-    device = next(lm.parameters()).device
+    device = device_of(lm)
     packed = pack(*_probe(lm))
     watched = _Watched(packed, device)
     ids, positions = (torch.from_numpy(array)[None].to(device) for array in (packed.token_ids, packed.positions))

@@ -28,7 +28,7 @@ def make_config(folder: Path, num_learners: int, *, sharding: Any = "fsdp2", dty
         .environment("env_wrappers/ALFWorld-v0")
         .policy(pretrained=str(folder), dtype=dtype, gradient_checkpointing=checkpointing)
         .inference(max_kl_to_engine=1e6)
-        .training(**{"group_size": 3, "num_groups": 4, "lr": 1e-3, "max_tokens_per_microbatch": 60} | training)
+        .training(**{"group_size": 3, "num_groups": 4, "lr": 1e-3, "max_tokens_per_microbatch": 40} | training)
         .learners(num_learners=num_learners, num_gpus_per_learner=0, sharding=sharding if num_learners else None)
     )
 
