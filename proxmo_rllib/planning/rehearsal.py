@@ -109,22 +109,27 @@ class Rehearsal:
         return self._passes[key]
 
     def _logits_in_parts(self, length: int) -> bool:
-        """Whether one sequence has all the logits that may be in memory at once; then one more takes what the second
-        did, and many parts need not be rehearsed."""
+        """Whether one sequence has all the logits that may be in memory at once."""
         from proxmo_rllib.learner.module import _MAX_LOGITS
 
         return (length - 1) * self._vocab_size > _MAX_LOGITS
 
     def _of_more(self, sequences: int, length: int) -> PassMemory:
+        """A pass of more than two sequences without its many parts of logits.
+
+        While logits are there, one sequence more takes what the second did. The peak may be elsewhere, in the layers.
+        """
         one, two = (astuple(self.a_pass(number, length)) for number in (1, 2))
-        return PassMemory(*(a + (sequences - 1) * (b - a) for a, b in zip(one, two, strict=True)))
+        at_logits = [a + (sequences - 1) * (b - a) for a, b in zip(one, two, strict=True)]
+        in_layers = astuple(self._rehearse(sequences, length, with_logits=False))
+        return PassMemory(*map(max, at_logits, in_layers))
 
     def kept_bytes(self, length: int) -> float:
         """Bytes that the trunk keeps for the backward pass of one sequence of so many tokens."""
         return self._of_all_layers([model.kept_bytes(length) for _, model in self._models])
 
-    def _rehearse(self, sequences: int, length: int) -> PassMemory:
-        measured = [model.a_pass(sequences, length) for _, model in self._models]
+    def _rehearse(self, sequences: int, length: int, *, with_logits: bool = True) -> PassMemory:
+        measured = [model.a_pass(sequences, length, with_logits) for _, model in self._models]
         # Forward and backward pass each grow evenly with the layers; which of them has the peak may change with them.
         phases = [
             [self._of_all_layers(numbers) for numbers in zip(*map(astuple, of_phase), strict=True)]
@@ -173,24 +178,30 @@ class _Model:
         with self._mode:
             self.lm = _build(config, arithmetic)
 
-    def a_pass(self, sequences: int, length: int) -> tuple[PassMemory, PassMemory]:
+    def a_pass(self, sequences: int, length: int, with_logits: bool) -> tuple[PassMemory, PassMemory]:
         """Peaks of the forward and of the backward pass."""
         from proxmo_rllib.learner.module import _in_parts
 
-        with self._mode, _nothing_packed(), self._counting() as counted:
+        with self._mode, _nothing_packed():
             for parameter in self.lm.parameters():
                 if parameter.requires_grad and parameter.grad is None:
                     parameter.grad = torch.empty_like(parameter)
-            counted.forget()
+        with self._mode, _nothing_packed(), _LiveStorages() as counted:
+            counted.ignore(self.lm)
             policy = _taken_apart(self.lm)
             ids = torch.zeros((sequences, length), dtype=torch.int64)
             with self._autocast():
                 hidden = policy.hidden(ids)[:, :-1].flatten(0, 1)
-                logprobs, entropy = _in_parts(policy, hidden, ids[:, 1:].flatten(), 0.7)
+                if with_logits:
+                    logprobs, entropy = _in_parts(policy, hidden, ids[:, 1:].flatten(), 0.7)
+                    loss = logprobs.sum() + entropy.sum()
+                    del logprobs, entropy
+                else:
+                    loss = (hidden * hidden).sum()
             del hidden
             forward = counted.peak
             counted.begin_again()
-            (logprobs.sum() + entropy.sum()).backward()
+            loss.backward()
         return forward, counted.peak
 
     def kept_bytes(self, length: int) -> int:
@@ -212,12 +223,6 @@ class _Model:
             hidden = policy.hidden(ids)
         del hidden
         return sum(kept.values())
-
-    @contextlib.contextmanager
-    def _counting(self) -> Iterator[_LiveStorages]:
-        with _LiveStorages() as counted:
-            counted.ignore(self.lm)
-            yield counted
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self._arithmetic.dtype == "float32" or self._arithmetic.sharded:
@@ -335,7 +340,8 @@ class _LiveStorages(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self._sizes: dict[int, int] = {}
-        self._start()
+        self._now = [0, 0]  # of small and large blocks
+        self.begin_again()
 
     @property
     def peak(self) -> PassMemory:
@@ -351,22 +357,14 @@ class _LiveStorages(TorchDispatchMode):
         return result
 
     def ignore(self, lm: torch.nn.Module) -> None:
-        """Counts a model's own tensors as nothing."""
-        for tensor in (*lm.parameters(), *lm.buffers()):
+        """Counts a model's own tensors and their gradients as nothing."""
+        gradients = [parameter.grad for parameter in lm.parameters() if parameter.grad is not None]
+        for tensor in (*lm.parameters(), *lm.buffers(), *gradients):
             self._sizes[tensor.untyped_storage()._cdata] = 0
-
-    def forget(self) -> None:
-        """Counts what lives now as nothing."""
-        self._sizes = dict.fromkeys(self._sizes, 0)
-        self._start()
 
     def begin_again(self) -> None:
         """Forgets the peak, and not what lives."""
         self._most, self._most_of = sum(self._now), list(self._now)
-
-    def _start(self) -> None:
-        self._now = [0, 0]  # of small and large blocks
-        self.begin_again()
 
     def _note(self, tensor: torch.Tensor) -> None:
         storage = tensor.untyped_storage()
