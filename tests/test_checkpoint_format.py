@@ -29,7 +29,9 @@ def algorithm(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     monkeypatch.setattr(Algorithm, "save_to_path", rllibs_part)
     algorithm = object.__new__(ProxMO)
-    algorithm._learners = SimpleNamespace(attempt=lambda call: call(), export=full)
+    algorithm._learners = SimpleNamespace(
+        attempt=lambda call: call(), save_shards=lambda folder: None, export_policy=full
+    )
     algorithm.config = ProxMOConfig()
     algorithm._probe_ids = []
     return algorithm

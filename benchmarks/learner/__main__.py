@@ -26,7 +26,7 @@ from typing import Any
 
 from benchmarks.learner.workload import LAYOUTS, SHAPES, base_config, play, rows_of, save_model, write
 
-HERE = Path(__file__).resolve().parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 GROUP_SIZE = 8
 
 
@@ -68,18 +68,20 @@ class Worker:
         raise RuntimeError(f"{self._process.args}: it ended with status {self._process.wait()}")
 
 
-def commands(folder: Path, model: Path, layout: str, dtype: str, threads: int, batch: int, trl: str | None) -> dict:
+def commands(folder: Path, model: Path, layout: str, dtype: str, arguments: argparse.Namespace) -> dict[str, list[str]]:
     """The command of each loop."""
+    threads, batch, groups, trl = arguments.threads, arguments.batch, arguments.groups, arguments.trl
     end = [dtype, str(threads), str(batch)]
-    plain = [sys.executable, str(HERE / "plain.py"), str(folder), str(model)]
+    plain = [sys.executable, "-m", "benchmarks.learner.plain", str(folder), str(model)]
+    played = [str(groups), str(GROUP_SIZE)]
     found = {
-        "ours": [sys.executable, "-m", "benchmarks.learner.ours", str(folder), str(model), layout, dtype, str(threads)],
+        "ours": [sys.executable, "-m", "benchmarks.learner.ours", str(model), layout, dtype, str(threads), *played],
         "padded": [*plain, "rows", *end],
     }
     if layout == "append":
         found["turns"] = [*plain, "turns", *end]
     if trl is not None:
-        found["trl"] = [trl, str(HERE / "trl_update.py"), str(folder), str(model), "rows", *end]
+        found["trl"] = [trl, "-m", "benchmarks.learner.trl_update", str(folder), str(model), "rows", *end]
     return found
 
 
@@ -93,7 +95,7 @@ def compare(size: str, layout: str, dtype: str, arguments: argparse.Namespace, p
     groups = play(base_config(model, layout, dtype), arguments.groups, GROUP_SIZE)
     write(folder, groups)
     tokens = sum(len(row) for row in rows_of(groups).ids)
-    loops = commands(folder, model, layout, dtype, arguments.threads, arguments.batch, arguments.trl)
+    loops = commands(folder, model, layout, dtype, arguments)
     seconds: dict[str, list[float]] = {name: [] for name in loops}
     workers = {name: Worker(command) for name, command in loops.items()}
     for number in range(arguments.rounds + 1):

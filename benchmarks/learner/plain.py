@@ -1,6 +1,6 @@
 """The loop that one writes first: padded rows, the model's whole logits, in the order of arrival.
 
-    python plain.py FOLDER MODEL ROWS DTYPE THREADS BATCH
+    python -m benchmarks.learner.plain FOLDER MODEL ROWS DTYPE THREADS BATCH
 
 Needs torch, transformers and numpy alone. For every line on its standard input it takes one optimizer step and prints
 its seconds as JSON; at the end the peak of its memory.
@@ -75,7 +75,7 @@ def main() -> None:
     folder, model, name, dtype, threads, batch = sys.argv[1:]
     torch.set_num_threads(int(threads))
     rows = read_rows(Path(folder) / f"{name}.npz")
-    lm = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    lm = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, trust_remote_code=False)
     optimizer = torch.optim.AdamW(lm.parameters(), lr=1e-5)
     serve(lambda: step(lm, optimizer, rows, dtype, int(batch)))
 

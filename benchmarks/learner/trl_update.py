@@ -1,6 +1,6 @@
 """The update of TRL's GRPOTrainer, one optimizer step a line; see `plain`. For trl 1.16.
 
-    python trl_update.py FOLDER MODEL ROWS DTYPE THREADS BATCH
+    python -m benchmarks.learner.trl_update FOLDER MODEL ROWS DTYPE THREADS BATCH
 
 Runs in an environment that has trl. What the environment said is masked as the answers of tools are. The trainer's
 loss is called with micro-batches that its own generation would have made; the loop around it is `plain`'s.
@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from plain import read_rows, serve
+
+from benchmarks.learner.plain import read_rows, serve
 
 
 def make_trainer(model: str, dtype: str, batch: int):
@@ -35,8 +36,8 @@ def make_trainer(model: str, dtype: str, batch: int):
         gradient_checkpointing=False,  # the others do without
         report_to=[],
     )
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    lm = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+    lm = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, trust_remote_code=False)
     # With a name of its own it is not hashed, which breaks with some versions of pyarrow.
     data = Dataset(InMemoryTable.from_pydict({"prompt": ["x"] * batch}), fingerprint="prompts")
     return GRPOTrainer(lm, reward_funcs=_no_reward, args=settings, train_dataset=data, processing_class=tokenizer)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import pickle
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +79,7 @@ def save_model(size: str, folder: Path) -> Path:
         setattr(config, key, value)
     config.max_position_embeddings = max(config.max_position_embeddings, 8192)
     torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    AutoModelForCausalLM.from_config(config, trust_remote_code=False).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -140,7 +139,6 @@ def rows_of(groups: list[Group], *, by_turn: bool = False) -> Rows:
 
 def write(folder: Path, groups: list[Group]) -> None:
     """For the processes that learn from them."""
-    (folder / "groups.pickle").write_bytes(pickle.dumps(groups))
     for name, by_turn in (("rows", False), ("turns", True)):
         rows = rows_of(groups, by_turn=by_turn)
         flat = [span for spans in rows.spans for span in spans]

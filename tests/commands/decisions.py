@@ -190,8 +190,8 @@ DECISIONS: dict[str, Typed | str] = {
     "python -m benchmarks.learner [--sizes tiny 135m] [--layouts append window] [--dtypes float32 bfloat16]": _TIMED,
     "python -m benchmarks.learner --groups 8 --trl PYTHON": _TIMED,
     "python -m benchmarks.learner.picture": Typed("", 120, "slow"),
-    "python plain.py FOLDER MODEL ROWS DTYPE THREADS BATCH": _TIMED,
-    "python trl_update.py FOLDER MODEL ROWS DTYPE THREADS BATCH": _TIMED,
+    "python -m benchmarks.learner.plain FOLDER MODEL ROWS DTYPE THREADS BATCH": _TIMED,
+    "python -m benchmarks.learner.trl_update FOLDER MODEL ROWS DTYPE THREADS BATCH": _TIMED,
     "python -m benchmarks.environments": Typed("native", 3600, "long"),
     "python -m benchmarks.environments --games PATH": Typed("real", 3600, "long", given={"PATH": GAMES}),
     "python -m benchmarks.environments [--games PATH] [--official-games 2] [--catalogue PATH] [--text-tasks 8]": Typed(

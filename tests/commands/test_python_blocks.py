@@ -57,7 +57,13 @@ def test_the_blocks_about_an_environment_of_ones_own_run_one_after_the_other():
 
 def test_the_blocks_about_objectives_run_one_after_the_other():
     from proxmo_rllib import ProxMOConfig
+    from proxmo_rllib.learner.objectives import OBJECTIVES
 
+    known = set(OBJECTIVES)
     names: dict[str, Any] = {"__name__": "objectives", "config": ProxMOConfig()}
-    for block in blocks_of("docs/objectives.md"):
-        exec(compile(block, "objectives.md", "exec"), names)
+    try:
+        for block in blocks_of("docs/objectives.md"):
+            exec(compile(block, "objectives.md", "exec"), names)
+    finally:
+        for name in OBJECTIVES.keys() - known:  # what a reader registers
+            del OBJECTIVES[name]
