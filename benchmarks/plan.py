@@ -198,7 +198,7 @@ def write(folder: str, model: str) -> None:
 
     config = read_config(model)
     config.bos_token_id, config.eos_token_id = 1, 2
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    AutoModelForCausalLM.from_config(config, trust_remote_code=False).save_pretrained(folder)
 
 
 def train(folder: str, model: str, dtype: str, checkpointing: str, tokens: str, length: str) -> None:

@@ -16,6 +16,8 @@ from proxmo_rllib.planning.rehearsal import Arithmetic, Rehearsal, _LiveStorages
 from proxmo_rllib.policies.attention import choose_attention
 from tests.model_families import FAMILIES
 
+QUICK = ("llama", "gemma3", "qwen3_moe", "qwen3_5")  # one of each kind of layer
+
 
 def counted_for_real(config: Any) -> float:
     """Bytes of a pass of two sequences of 40 tokens, of tensors that have contents."""
@@ -38,7 +40,7 @@ def counted_for_real(config: Any) -> float:
     return counted.peak.all
 
 
-@pytest.mark.parametrize("family", list(FAMILIES))
+@pytest.mark.parametrize("family", [f if f in QUICK else pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES])
 def test_a_rehearsal_counts_what_a_real_pass_takes(family: str) -> None:
     config = FAMILIES[family](200)
     assert Rehearsal(config, Arithmetic()).a_pass(2, 40).all == pytest.approx(counted_for_real(config), rel=0.1)
