@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
 ARGS ?=
 
 BIN := $(VENV)/bin
-LOCK := $(BIN)/uv pip compile pyproject.toml requirements/torch-needs.in --quiet --no-annotate --no-emit-index-url \
+LOCK := $(BIN)/uv pip compile pyproject.toml requirements/torch-needs.in --quiet --generate-hashes --no-annotate --no-emit-index-url \
 	--no-emit-find-links --python-version 3.11 --python-platform x86_64-manylinux_2_28 --custom-compile-command "make lock"
 DEV := --extra cpu --extra dev --extra textworld_express --extra scienceworld
 SETUP := requirements/install.py pyproject.toml requirements/torch-cpu.txt
