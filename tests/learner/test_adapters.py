@@ -180,12 +180,12 @@ def test_a_state_of_something_else_is_refused_with_what_to_do(
     lm = load_causal_lm(tiny_policy)
     with torch.no_grad():
         lm.model.layers[1].mlp.up_proj.weight.add_(1e-3)
-    save_policy(tiny_policy, memoryview(serialise(lm.state_dict())), tmp_path / "other")
+    save_policy(tiny_policy, [memoryview(serialise(lm.state_dict()))], tmp_path / "other")
     other = lora_config.copy(copy_frozen=False).policy(pretrained=tmp_path / "other")
     with pytest.raises(ValueError, match=r"other'?: the checkpoint's adapters belong to .*tiny_policy.*fingerprint"):
         tools.build(other).set_state(state)
     # The same model elsewhere is the same model.
-    save_policy(tiny_policy, memoryview(serialise(load_causal_lm(tiny_policy).state_dict())), tmp_path / "moved")
+    save_policy(tiny_policy, [memoryview(serialise(load_causal_lm(tiny_policy).state_dict()))], tmp_path / "moved")
     moved = tools.build(lora_config.copy(copy_frozen=False).policy(pretrained=tmp_path / "moved"))
     moved.set_state(state)
 
@@ -201,7 +201,7 @@ def test_merged_and_unmerged_say_the_same_in_every_family(folder: Path, tmp_path
     move(module)
     kept = {name: p.detach().clone() for name, p in module.lm.named_parameters()}
     ours = logprobs(module, batch)
-    save_policy(folder, memoryview(serialise(module.whole_weights())), tmp_path / "merged")
+    save_policy(folder, [memoryview(serialise(module.whole_weights()))], tmp_path / "merged")
     merged = build_module(tmp_path / "merged")
     torch.testing.assert_close(logprobs(merged, batch), ours, atol=2e-4, rtol=1e-4)
     assert (ours - logprobs(build_module(folder), batch)).abs().max() > 0.05, "the adapters change nothing"

@@ -18,13 +18,19 @@ NESTED = ("cpu.txt", "dev.txt", "dev-textworld.txt")  # each holds the one befor
 LEFT_OUT = {"torch", "torchvision", "torchaudio", "torchcodec", "triton"}
 
 
+def pins_of(file: Path) -> list[tuple[str, list[str]]]:
+    """Each requirement, and what comes with it: its hashes."""
+    text = file.read_text().replace("\\\n", " ")
+    lines = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
+    return [(first, more) for first, *more in lines]
+
+
 @pytest.fixture(scope="module")
 def pins(repository):
     """File name -> package -> version."""
     found = {}
     for name in NESTED:
-        lines = (repository / "requirements" / name).read_text().splitlines()
-        requirements = [Requirement(line) for line in lines if line and not line.startswith("#")]
+        requirements = [Requirement(pin) for pin, _ in pins_of(repository / "requirements" / name)]
         found[name] = {canonicalize_name(r.name): str(r.specifier).removeprefix("==") for r in requirements}
     return found
 
@@ -35,9 +41,13 @@ def project(repository):
 
 
 @pytest.mark.parametrize("name", NESTED)
-def test_every_line_is_one_exact_version_without_an_address(repository, name):
-    for line in (repository / "requirements" / name).read_text().splitlines():
-        assert line.startswith("#") or re.fullmatch(r"[a-z0-9.-]+==[\w.!+]+", line), line
+def test_every_line_is_one_exact_version_with_its_hashes_and_without_an_address(repository, name):
+    found = pins_of(repository / "requirements" / name)
+    assert len(found) > 100
+    for pin, hashes in found:
+        assert re.fullmatch(r"[a-z0-9.-]+==[\w.!+]+", pin), pin
+        assert hashes, pin
+        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", word) for word in hashes), pin
 
 
 def test_each_file_holds_the_one_before_it(pins):
