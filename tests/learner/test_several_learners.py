@@ -67,7 +67,8 @@ def test_gradient_does_not_depend_on_the_number_of_learners(
         metrics.aggregate(learners.update(training_data=data, num_epochs=1), key="learners")
         seen = [result.get() for result in learners.foreach_learner(inspect)]
         state = learners.get_state()["learner"]
-        whole, adapters = (ray.get(reference) for reference in Learners(learners).export_policy())
+        parts, reference = Learners(learners).export_policy()
+        (whole,), adapters = ray.get(parts), ray.get(reference)
     finally:
         learners.shutdown()
     assert len(seen) == 2
