@@ -81,7 +81,7 @@ def computed() -> str:
 def _fitting(model: PlannedModel, lora: bool, gb: int) -> str:
     """The fewest GPUs on which learners fit, and the largest micro-batch there."""
     hardware = Hardware(None, gb, None, NO_HOST)
-    for number in (1, 2, 4, 8):
+    for number in (1,) if lora else (1, 2, 4, 8):  # adapters are trained on whole weights
         for checkpointing in (False, True):
             settings = PlannedSettings(
                 max_model_len=LENGTH,
@@ -99,7 +99,7 @@ def _fitting(model: PlannedModel, lora: bool, gb: int) -> str:
                 fitting = ", ".join([*words, f"{tokens:,} tokens", f"{demand.bytes / GIB:.0f} GiB"])
             if fitting:
                 return fitting
-    return "not on 8 GPUs"
+    return "not on one GPU" if lora else "not on 8 GPUs"
 
 
 def _cached(model: PlannedModel, gb: int) -> str:

@@ -91,10 +91,7 @@ def _for_learner(settings: PlannedSettings, hardware: Hardware) -> Iterator[Chan
         yield dict(saving)
     if settings.lora is None:
         yield from _sharded(settings, hardware, saving)
-        yield {**saving, "lora": _LORA}
-        yield from _sharded(settings, hardware, {**saving, "lora": _LORA})
-    else:
-        yield from _sharded(settings, hardware, saving)
+        yield {**saving, "lora": _LORA, **({} if settings.shards is None else {"sharding": None})}
 
 
 def _sharded(settings: PlannedSettings, hardware: Hardware, saving: Changes) -> Iterator[Changes]:

@@ -43,7 +43,8 @@ class PlannedSettings:
     @classmethod
     def of(cls, config: ProxMOConfig) -> PlannedSettings:
         """Those of a config that is valid."""
-        return cls(**{entry.name: getattr(config, entry.name) for entry in fields(cls)})
+        settings = {entry.name: getattr(config, entry.name) for entry in fields(cls)}
+        return cls(**settings | {"old_logprobs": config.old_logprobs_source()})
 
     @property
     def adapters(self) -> LoRA | None:

@@ -120,6 +120,7 @@ def test_what_is_refused_comes_with_settings_that_fit(
         assert said, problem
         apply_settings(config, split_settings(shlex.split(said)))
     assert make_plan(model, PlannedSettings.of(config), hardware).problems == ()
+    config.environment("env_wrappers/ALFWorld-v0").validate()  # they go together
 
 
 def test_what_nothing_helps_is_said(one_of_80: Hardware) -> None:
