@@ -115,7 +115,9 @@ DECISIONS: dict[str, Typed | str] = {
     "proxmo train tuned_examples/alfworld_qwen2_5_1_5b.py --dry-run": Typed("2 GPU", 180, status=1),
     "proxmo train FILE.py --dry-run": Typed("resources +ok", 180, given={"FILE.py": "tuned_examples/quickstart.py"}),
     "proxmo plan quickstart": Typed("an iteration takes about", 300),
-    "proxmo plan tuned_examples/alfworld_qwen2_5_1_5b.py --gpu-memory 80": Typed("learner, on a GPU of 80 GB", 300),
+    "proxmo plan tuned_examples/alfworld_qwen2_5_1_5b.py --gpu-memory 80": Typed(
+        "learner, on a GPU of 80 GB", 300, "slow"
+    ),
     "proxmo plan FILE.py --gpu-memory 24 --gpus 2 --model-config config.json": Typed(
         "an iteration takes about",
         300,
