@@ -115,7 +115,7 @@ METRICS: dict[str, str] = {
     "learners/default_policy/num_sequences": "sequences trained on: conversations, or turns of a window",
     "learners/default_policy/num_tokens_trained": "tokens of these sequences, prompts included",
     "learners/default_policy/num_micro_batches": "forward passes",
-    "learners/default_policy/tokens_per_microbatch": "padded tokens of a forward pass at most, set or chosen",
+    "learners/default_policy/tokens_per_microbatch": "packed tokens of a forward pass at most, set or chosen",
     "learners/default_policy/policy_version": "optimizer steps",
     "learners/default_policy/default_optimizer_learning_rate": "of the last step",
     "learners/default_policy/advantages/*": "diagnostics of the advantages, see [Advantages](advantages.md)",

@@ -247,7 +247,7 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
             step_weight: weight (omega) of the step advantage beside the episode advantage.
             estimator_options: further options of the estimator, by name.
             num_minibatches: optimizer steps an epoch over the iteration's sequences.
-            max_tokens_per_microbatch: padded tokens of one forward pass; bounds memory, never changes the gradient.
+            max_tokens_per_microbatch: packed tokens of one forward pass; bounds memory, never changes the gradient.
                 None: what fits, measured on the model when it is loaded, at most 16,384; the metric
                 `learners/default_policy/tokens_per_microbatch` says it.
             objective: a name in `proxmo_rllib.learner.objectives.OBJECTIVES` ("ppo", "gspo", "cispo", "reinforce"), an

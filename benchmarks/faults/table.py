@@ -106,9 +106,7 @@ def _why(trial: Trial, fault: Fault | None) -> Iterable[str]:
             yield f"it left {words}"
     if fault.times > 1 and trial.seconds > trials.SECOND_SIGNAL_S:
         yield f"the second signal took {trial.seconds:.1f} s"
-    # A death shows at once, a hang by its silence.
-    told = trials.SILENCE_S if "SIGSTOP" in fault.name else 0.0
-    if fault.engine and trial.seconds > told + trial.start_s + trials.ENGINE_SPARE_S:
+    if fault.engine and trial.seconds > trial.start_s + trials.ENGINE_SPARE_S:
         yield f"{trial.seconds:.0f} s later, and an engine starts in {trial.start_s:.0f} s"
 
 

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from benchmarks.faults.training import Training
-from proxmo_rllib import ProxMOConfig
 
 # How the last words of a run begin that ends in words.
 _WORDS = ("proxmo train: ", "stopped at once", "ended after ", "Ray's ", "the run's own process ")
@@ -25,8 +24,6 @@ HANG_S = 60.0
 SECOND_SIGNAL_S = 5.0
 # Beyond it an engine is slow to come back.
 ENGINE_SPARE_S = 10.0
-# After which a process that gives no sign of life is replaced.
-SILENCE_S = ProxMOConfig().silence_timeout_s
 _KEPT_LINES = 8
 GAUGES = ("fault_tolerance/num_healthy_workers",)  # RLlib's
 # What a run says in any case, at its start and its end.

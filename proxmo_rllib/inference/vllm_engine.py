@@ -129,7 +129,7 @@ class VLLMEngine:
 
         async with self._loading:
             try:
-                await adapters.load(path, version)
+                await self._ask(adapters.load(path, version))
             except VLLMDeadError as error:
                 raise EngineDeadError(self._dead()) from error
             self._version = version

@@ -93,7 +93,7 @@ def pad_sequences(
 
 
 def split_by_token_budget(lengths: torch.Tensor, max_tokens: int) -> list[torch.Tensor]:
-    """Rows of each micro-batch: similar lengths together, padded tokens within the budget, none more padding than row.
+    """Rows of each micro-batch: similar lengths together, padded tokens within the budget.
 
     Args:
         lengths: int64 [sequences].
