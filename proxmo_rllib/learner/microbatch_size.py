@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +20,9 @@ logger = logging.getLogger(__name__)
 
 LARGEST, SMALLEST = 16384, 256
 # Of a machine's memory, on a CPU, for all learners on it; engines, environments and Ray's objects have the rest.
-_SHARE_OF_MACHINE = 0.4
+SHARE_OF_MACHINE = 0.4
 # Of what is free on a GPU: the allocator needs some room between its blocks.
-_SHARE_OF_GPU = 0.85
+SHARE_OF_GPU = 0.85
 # The backward pass needs gradients of activations beside the activations themselves.
 _BACKWARD = 1.5
 # Copies of the logits that are in memory at once: in the arithmetic's type, float32, log-softmax, their gradient.
@@ -29,8 +31,30 @@ _PROBE_TOKENS = 256
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
+@dataclass(frozen=True, slots=True)
+class Activations:
+    """Bytes that a forward and backward pass takes beside weights, gradients and logits.
+
+    Attributes:
+        fixed: of any pass, however few tokens it has: the weights once more in the arithmetic's type, if they have
+            another.
+        per_token: of each token.
+    """
+
+    fixed: float
+    per_token: float
+
+    def of(self, tokens: int) -> float:
+        """Bytes of a pass of so many tokens."""
+        return self.fixed + self.per_token * tokens
+
+    def fitting(self, room: float) -> int:
+        """Tokens of the largest pass that fits so many bytes."""
+        return int(max(0.0, room - self.fixed) / self.per_token)
+
+
 def choose_tokens_per_microbatch(module: CausalLMModule, max_model_len: int, num_learners: int) -> int:
-    """Padded tokens of a micro-batch that fit the device, a power of two between 256 and 16,384.
+    """Tokens of a micro-batch that fit the device, a power of two between 256 and 16,384.
 
     On a CPU it depends on the size of the machine and not on what happens to be free, so that a resumed run chooses the
     same.
@@ -40,46 +64,83 @@ def choose_tokens_per_microbatch(module: CausalLMModule, max_model_len: int, num
         max_model_len: tokens of the longest sequence.
         num_learners: learners that may share a machine.
     """
-    per_token = activation_bytes_per_token(module, max_model_len)
+    activations = measure_activations(module, max_model_len)
     room = _room(module, num_learners)
-    fitting = int(max(0.0, room) / per_token)
-    chosen = min(LARGEST, max(SMALLEST, 1 << max(0, fitting.bit_length() - 1)))
+    fitting = activations.fitting(room)
+    chosen = power_of_two(fitting)
     logger.info(
         "Micro-batches have %s tokens: a token takes %.0f KiB of activations, and there is room for %.1f GiB.",
         f"{chosen:,}",
-        per_token / 2**10,
-        room / 2**30,
+        activations.per_token / 2**10,
+        max(0.0, room - activations.fixed) / 2**30,
     )
     if fitting < max_model_len:
         logger.warning(
             "A sequence of max_model_len=%d tokens needs about %.2g GiB of activations, and there is room for %.2g "
             "GiB: set .policy(gradient_checkpointing=True), or lower max_model_len.",
             max_model_len,
-            max_model_len * per_token / 2**30,
-            room / 2**30,
+            activations.of(max_model_len) / 2**30,
+            max(0.0, room) / 2**30,
         )
     return chosen
 
 
-def activation_bytes_per_token(module: CausalLMModule, max_model_len: int) -> float:
-    """Bytes that the trunk keeps for the backward pass, a token, and what that pass needs beside them.
+def power_of_two(fitting: int) -> int:
+    """The micro-batch that is chosen where so many tokens fit."""
+    return min(LARGEST, max(SMALLEST, 1 << max(0, fitting.bit_length() - 1)))
+
+
+def bytes_of_logits(most_logits: int) -> int:
+    """Bytes that so many logits take, with their copies."""
+    return _COPIES_OF_LOGITS * 4 * most_logits
+
+
+def measure_activations(module: CausalLMModule, max_model_len: int) -> Activations:
+    """What a pass of the policy takes.
 
     Args:
         module: the policy.
-        max_model_len: tokens of the longest sequence; eager attention keeps a square of it.
+        max_model_len: tokens of the longest sequence.
     """
     lm = module.lm
-    eager = lm.config._attn_implementation == "eager"
-    length = max_model_len if eager else min(max_model_len, _PROBE_TOKENS)
-    kept = _kept_bytes(module, length)
-    if lm.is_gradient_checkpointing:
-        # Of every layer its input is kept, and one layer at a time is computed again.
-        lm.eval()
+
+    def kept(length: int, checkpointing: bool) -> int:
+        before = lm.training
+        lm.train(checkpointing)  # noise is off; all that the mode means is whether transformers checkpoints
         try:
-            kept += _kept_bytes(module, length) / lm.config.get_text_config().num_hidden_layers
+            return _kept_bytes(module, length)
         finally:
-            lm.train()
-    return _BACKWARD * kept / length
+            lm.train(before)
+
+    eager = lm.config._attn_implementation == "eager"
+    layers = lm.config.get_text_config().num_hidden_layers
+    return activations_by(kept, max_model_len, eager=eager, layers=layers, checkpointing=lm.is_gradient_checkpointing)
+
+
+def activations_by(
+    kept: Callable[[int, bool], float], max_model_len: int, *, eager: bool, layers: int, checkpointing: bool
+) -> Activations:
+    """What a pass takes, by what the trunk keeps for the backward pass of one sequence.
+
+    Args:
+        kept: bytes of a sequence of so many tokens, with gradient checkpointing or without it.
+        max_model_len: tokens of the longest sequence.
+        eager: whether attention keeps a square of the length, which is then measured at the longest.
+        layers: of the model.
+        checkpointing: whether activations are computed again: of every layer its input is kept, and one layer at a time
+            is computed again.
+    """
+    length = max(2, max_model_len if eager else min(max_model_len, _PROBE_TOKENS))
+
+    def all_kept(tokens: int) -> float:
+        again = kept(tokens, False) / layers if checkpointing else 0.0
+        return kept(tokens, checkpointing) + again
+
+    whole, half = all_kept(length), all_kept(length // 2)
+    # What half as many tokens have too. Where it grows with the square of the length this is too little, and a token is
+    # said to take more than it does.
+    fixed = max(0.0, (whole * (length // 2) - half * length) / (length // 2 - length))
+    return Activations(fixed, _BACKWARD * (whole - fixed) / length)
 
 
 def _kept_bytes(module: CausalLMModule, length: int) -> int:
@@ -121,12 +182,12 @@ def _room(module: CausalLMModule, num_learners: int) -> float:
     trained = sum(local(p).nbytes for p in parameters if p.requires_grad)
     device = module.device
     gathered = gathered_bytes(module.lm)
-    logits = _COPIES_OF_LOGITS * 4 * module.most_logits(LARGEST)
+    logits = bytes_of_logits(module.most_logits(LARGEST))
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        return _SHARE_OF_GPU * free - 3 * trained - gathered - logits  # the gradient, AdamW's two moments
+        return SHARE_OF_GPU * free - 3 * trained - gathered - logits  # the gradient, AdamW's two moments
     fixed = sum(local(p).nbytes for p in module.parameters()) + 3 * trained
-    return _SHARE_OF_MACHINE * memory_of_machine() / max(1, num_learners) - fixed - gathered - logits
+    return SHARE_OF_MACHINE * memory_of_machine() / max(1, num_learners) - fixed - gathered - logits
 
 
 def memory_of_machine() -> int:

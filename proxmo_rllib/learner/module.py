@@ -24,7 +24,7 @@ from proxmo_rllib.policies.loading import load_causal_lm
 from proxmo_rllib.policies.streaming import LoadingPlan, empty_causal_lm
 
 # Logits in memory at once, elements: 64 Mi float32 are 256 MiB.
-_MAX_LOGITS = 64 * 2**20
+MAX_LOGITS = 64 * 2**20
 
 
 class CausalLMModule(TorchRLModule):
@@ -157,7 +157,7 @@ class CausalLMModule(TorchRLModule):
 
     def most_logits(self, tokens: int) -> int:
         """Logits that are in memory at once when so many tokens count."""
-        return min(tokens * self._policy.vocab_size, _MAX_LOGITS)
+        return min(tokens * self._policy.vocab_size, MAX_LOGITS)
 
     def split(self, batch: dict[str, torch.Tensor], max_tokens: int) -> list[torch.Tensor]:
         """Rows of each micro-batch, int64; each row in exactly one.
@@ -277,8 +277,8 @@ def _autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.Abs
 def _in_parts(
     model: OwnForward, hidden: torch.Tensor, targets: torch.Tensor, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`_token_statistics` with no more than `_MAX_LOGITS` logits in memory, in the backward pass too."""
-    rows = max(1, _MAX_LOGITS // model.vocab_size)
+    """`_token_statistics` with no more than `MAX_LOGITS` logits in memory, in the backward pass too."""
+    rows = max(1, MAX_LOGITS // model.vocab_size)
     if len(hidden) <= rows:
         return _token_statistics(model, hidden, targets, temperature)
     parts = [

@@ -5,6 +5,8 @@ The learner measures what the model keeps when it is loaded; here the same is co
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from proxmo_rllib.planning.model import PlannedModel
 from proxmo_rllib.planning.rehearsal import Arithmetic
 
@@ -22,41 +24,34 @@ def chosen_tokens(
         room_on_host: bytes of its part of the machine's memory, weights, gradient and moments taken off.
     """
     from proxmo_rllib.learner import microbatch_size as rule
+    from proxmo_rllib.learner.module import MAX_LOGITS
 
-    logits = rule._COPIES_OF_LOGITS * 4 * min(rule.LARGEST * model.shape.vocab_size, _most_logits())
-    room = (room_on_host if free_on_gpu is None else free_on_gpu) - logits
+    def kept(length: int, checkpointing: bool) -> float:
+        return model.rehearsal(replace(arithmetic, gradient_checkpointing=checkpointing)).kept_bytes(length)
+
+    activations = rule.activations_by(
+        kept,
+        max_model_len,
+        eager=model.rehearsal(arithmetic).eager,
+        layers=model.shape.num_layers,
+        checkpointing=arithmetic.gradient_checkpointing,
+    )
+    room = room_on_host if free_on_gpu is None else free_on_gpu
     # Of a machine of which nothing is known, no more is asked for than a learner may take.
-    fitting = int(min(rule.LARGEST, max(0.0, room) / _bytes_per_token(model, arithmetic, max_model_len)))
-    return min(rule.LARGEST, max(rule.SMALLEST, 1 << max(0, fitting.bit_length() - 1)))
+    logits = min(rule.LARGEST * model.shape.vocab_size, MAX_LOGITS)
+    room = min(room - rule.bytes_of_logits(logits), activations.of(2 * rule.LARGEST))
+    return rule.power_of_two(activations.fitting(room))
 
 
 def share_of_gpu() -> float:
     """Of what is free on a GPU, what a learner takes."""
-    from proxmo_rllib.learner import microbatch_size as rule
+    from proxmo_rllib.learner.microbatch_size import SHARE_OF_GPU
 
-    return rule._SHARE_OF_GPU
+    return SHARE_OF_GPU
 
 
 def share_of_machine() -> float:
     """Of a machine's memory, what all learners on it take, on a CPU."""
-    from proxmo_rllib.learner import microbatch_size as rule
+    from proxmo_rllib.learner.microbatch_size import SHARE_OF_MACHINE
 
-    return rule._SHARE_OF_MACHINE
-
-
-def _most_logits() -> int:
-    from proxmo_rllib.learner import module
-
-    return module._MAX_LOGITS
-
-
-def _bytes_per_token(model: PlannedModel, arithmetic: Arithmetic, max_model_len: int) -> float:
-    from proxmo_rllib.learner import microbatch_size as rule
-
-    rehearsal = model.rehearsal(arithmetic)
-    length = max_model_len if rehearsal.eager else min(max_model_len, rule._PROBE_TOKENS)
-    kept = rehearsal.kept_bytes(length)
-    if arithmetic.gradient_checkpointing:
-        plain = Arithmetic(arithmetic.dtype, False, arithmetic.lora, arithmetic.sharded)
-        kept += model.rehearsal(plain).kept_bytes(length) / model.shape.num_layers
-    return rule._BACKWARD * kept / length
+    return SHARE_OF_MACHINE

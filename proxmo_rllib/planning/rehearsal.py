@@ -110,9 +110,9 @@ class Rehearsal:
 
     def _logits_in_parts(self, length: int) -> bool:
         """Whether one sequence has all the logits that may be in memory at once."""
-        from proxmo_rllib.learner.module import _MAX_LOGITS
+        from proxmo_rllib.learner.module import MAX_LOGITS
 
-        return (length - 1) * self._vocab_size > _MAX_LOGITS
+        return (length - 1) * self._vocab_size > MAX_LOGITS
 
     def _of_more(self, sequences: int, length: int) -> PassMemory:
         """A pass of more than two sequences without its many parts of logits.

@@ -146,11 +146,11 @@ def scores(rank: int, folder: Path, num_learners: int, settings: Mapping[str, An
 
 def measured(rank: int, folder: Path, num_learners: int, settings: Mapping[str, Any]) -> tuple[float, int]:
     """Bytes of activations a token, as they are measured; and what is gathered at once."""
-    from proxmo_rllib.learner.microbatch_size import activation_bytes_per_token
+    from proxmo_rllib.learner.microbatch_size import measure_activations
     from proxmo_rllib.learner.sharding import gathered_bytes
 
     policy = build(folder, num_learners, **settings).policy
-    return activation_bytes_per_token(policy, 64), gathered_bytes(policy.lm)
+    return measure_activations(policy, 64).of(64) / 64, gathered_bytes(policy.lm)
 
 
 def peak_of_loading(rank: int, folder: Path, small: Path) -> tuple[int, int]:
@@ -196,9 +196,9 @@ def learn_in_parts(rank: int, folder: Path, shares: Any, settings: Mapping[str, 
     """As `learn`, with few logits in memory at once."""
     from proxmo_rllib.learner import module
 
-    before = module._MAX_LOGITS
-    module._MAX_LOGITS = 7 * 700
+    before = module.MAX_LOGITS
+    module.MAX_LOGITS = 7 * 700
     try:
         return learn(rank, folder, shares, settings)
     finally:
-        module._MAX_LOGITS = before
+        module.MAX_LOGITS = before

@@ -13,7 +13,7 @@ import torch
 
 from proxmo_rllib import ProxMOConfig
 from proxmo_rllib.learner import microbatch_size
-from proxmo_rllib.learner.microbatch_size import activation_bytes_per_token
+from proxmo_rllib.learner.microbatch_size import activations_by, measure_activations
 
 GIB = 1 << 30
 LITTLE = int(0.37 * GIB)  # room for some hundred tokens of the tiny policy
@@ -74,18 +74,42 @@ def test_a_restored_learner_goes_on_with_the_saved_size(config: ProxMOConfig, to
 def test_checkpointing_keeps_less(config: ProxMOConfig, tools: Any) -> None:
     plain = tools.build(config)
     saving = tools.build(config.policy(gradient_checkpointing=True))
-    assert activation_bytes_per_token(saving.policy, 1024) < 0.75 * activation_bytes_per_token(plain.policy, 1024)
+    kept, all_kept = (measure_activations(learner.policy, 1024) for learner in (saving, plain))
+    assert kept.per_token < 0.75 * all_kept.per_token
+
+
+def test_weights_in_another_type_are_no_part_of_a_token(tmp_path: Path) -> None:
+    """Autocast keeps every weight once more in bfloat16: beside the tokens, however many they are."""
+    save_wide(tmp_path)
+    plain, cast = (measure_activations(build_wide(str(tmp_path), dtype), 2048) for dtype in ("float32", "bfloat16"))
+    assert plain.fixed < 0.01 * plain.of(256)
+    weights = sum(p.numel() for p in build_wide(str(tmp_path), "bfloat16").lm.model.layers.parameters() if p.dim() == 2)
+    assert cast.fixed == pytest.approx(2 * weights, rel=0.05)
+    assert cast.per_token < plain.per_token
+
+
+def test_what_grows_with_the_square_of_the_length_is_never_taken_for_less() -> None:
+    for fixed, each, square in ((0, 3.0, 0.5), (1000, 3.0, 0.5), (10**6, 3.0, 0.0)):
+        found = activations_by(
+            lambda n, _, of=(fixed, each, square): of[0] + of[1] * n + of[2] * n * n,
+            600,
+            eager=True,
+            layers=2,
+            checkpointing=False,
+        )
+        assert found.of(600) >= fixed + each * 600 + square * 600**2
+        assert found.fixed <= fixed
 
 
 _MEASURE = """
 import re, sys, torch
 from tests.learner.test_microbatch_size import build_wide
 from proxmo_rllib.learner import columns
-from proxmo_rllib.learner.microbatch_size import activation_bytes_per_token
+from proxmo_rllib.learner.microbatch_size import measure_activations
 
-module = build_wide(sys.argv[1])
+module = build_wide(sys.argv[1], sys.argv[3])
 tokens = int(sys.argv[2])
-expected = activation_bytes_per_token(module, 256) * tokens
+expected = measure_activations(module, 256).of(tokens)
 ids = torch.randint(300, (tokens // 256, 256))
 mask = torch.zeros_like(ids, dtype=torch.bool)
 mask[:, ::16] = True
@@ -99,19 +123,24 @@ print(expected, peak() - before)
 """
 
 
-def build_wide(folder: str) -> Any:
+def build_wide(folder: str, dtype: str) -> Any:
     from tests.learner.test_model_families import build_module
 
-    return build_module(Path(folder), temperature=1.0)
+    return build_module(Path(folder), temperature=1.0, dtype=dtype)
 
 
-def test_what_is_expected_is_what_a_pass_takes(tmp_path: Path, repository: Path) -> None:
+def save_wide(folder: Path) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     LlamaForCausalLM(
         LlamaConfig(vocab_size=300, hidden_size=256, intermediate_size=768, num_hidden_layers=8, num_attention_heads=4)
-    ).save_pretrained(tmp_path)
-    command = [sys.executable, "-c", _MEASURE, str(tmp_path), "8192"]
+    ).save_pretrained(folder)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_is_expected_is_what_a_pass_takes(dtype: str, tmp_path: Path, repository: Path) -> None:
+    save_wide(tmp_path)
+    command = [sys.executable, "-c", _MEASURE, str(tmp_path), "8192", dtype]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True)
     expected, taken = map(float, done.stdout.split())
     assert 0.5 * expected < taken < 1.2 * expected

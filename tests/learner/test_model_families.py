@@ -110,7 +110,7 @@ def test_checkpointed_and_split_logits_change_nothing(folder: Path, monkeypatch:
     batch = random_batch()
     whole = build_module(folder)
     whole.forward_train(batch)[columns.LOGPROBS].sum().backward()
-    monkeypatch.setattr("proxmo_rllib.learner.module._MAX_LOGITS", 7 * VOCAB)
+    monkeypatch.setattr("proxmo_rllib.learner.module.MAX_LOGITS", 7 * VOCAB)
     parts = build_module(folder, gradient_checkpointing=True)
     parts.forward_train(batch)[columns.LOGPROBS].sum().backward()
     expected = dict(whole.lm.named_parameters())

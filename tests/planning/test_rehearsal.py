@@ -77,7 +77,7 @@ def test_a_few_layers_say_what_all_of_them_take(arithmetic: Arithmetic, monkeypa
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_many_sequences_are_reckoned_without_their_logits(checkpointing: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """With checkpointing the peak of few sequences is at the logits, and that of many in a layer that is made again."""
-    monkeypatch.setattr("proxmo_rllib.learner.module._MAX_LOGITS", 20 * 500)
+    monkeypatch.setattr("proxmo_rllib.learner.module.MAX_LOGITS", 20 * 500)
     rehearsal = Rehearsal(small(4), Arithmetic(gradient_checkpointing=checkpointing))
     for sequences in (3, 12):
         expected = rehearsal._rehearse(sequences, 64).all
