@@ -19,7 +19,7 @@ tasks = ("generated/valid_unseen/000000", "generated/valid_unseen/000001")
 config = (
     ProxMOConfig()
     .environment(ENV, env_config={"rooms": ("bathroom",), "max_receptacles": 6})
-    .policy(pretrained="asset:alfworld-tiny")
+    .policy(pretrained="asset:alfworld-tiny", lora=LORA)
     .inference(engine="transformers")
     .env_runners(max_turns=2)
     .training(group_size=2, num_groups=2)
@@ -28,12 +28,14 @@ config = (
 """
 
 
-@pytest.mark.smoke
 @pytest.mark.slow
-def test_a_checkpoint_is_evaluated_and_played_by_itself_and_resuming_says_that_it_trusts(tmp_path, capfd, monkeypatch):
+@pytest.mark.parametrize("lora", [pytest.param(None, marks=pytest.mark.smoke), {"rank": 4, "alpha": 8}])
+def test_a_checkpoint_is_evaluated_and_played_by_itself_and_resuming_says_that_it_trusts(
+    tmp_path, capfd, monkeypatch, lora
+):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     example, folder = tmp_path / "example.py", tmp_path / "run"
-    example.write_text(EXAMPLE)
+    example.write_text(EXAMPLE.replace("LORA", repr(lora)))
     assert main(["train", str(example), "--run-dir", str(folder)]) == 0, capfd.readouterr()
     trained = capfd.readouterr().out
     assert "trusts" not in trained

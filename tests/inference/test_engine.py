@@ -13,8 +13,10 @@ import psutil
 import pytest
 import torch
 
+from proxmo_rllib.config_records import LoRA
 from proxmo_rllib.inference.engine import EngineConfig, EngineDeadError, build_engine
 from proxmo_rllib.inference.weights import WeightsMismatchError, serialise
+from proxmo_rllib.policies.adapters import adapter_parameters, inject_adapters
 from proxmo_rllib.types import SamplingParams
 
 TOLERANCE = 1e-4
@@ -208,12 +210,17 @@ def test_a_configuration_that_cannot_work_is_refused(change: dict[str, Any], mes
 
 
 @pytest.mark.slow
-def test_a_load_during_which_vllms_process_dies_ends_at_once(tmp_path: Any, make_model: Any) -> None:
+@pytest.mark.parametrize("lora", [None, LoRA(rank=4)])
+def test_a_load_during_which_vllms_process_dies_ends_at_once(tmp_path: Any, make_model: Any, lora: LoRA | None) -> None:
     """vLLM itself never ends such a call."""
     model = make_model(tmp_path / "model", tied=True)
     update = tmp_path / "update.safetensors"
-    serialise(model.state_dict()).tofile(update)
-    engine = build_engine(EngineConfig(model=str(tmp_path / "model"), kind="vllm", max_model_len=256, max_num_seqs=8))
+    if lora is not None:
+        inject_adapters(model, lora)
+    serialise(model.state_dict() if lora is None else adapter_parameters(model)).tofile(update)
+    engine = build_engine(
+        EngineConfig(model=str(tmp_path / "model"), kind="vllm", max_model_len=256, max_num_seqs=8, lora=lora)
+    )
     (core,) = [p for p in psutil.Process().children(recursive=True) if "EngineCore" in " ".join(p.cmdline())]
 
     async def die_over_it() -> None:
