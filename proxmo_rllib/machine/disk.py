@@ -85,7 +85,8 @@ def settle(path: Path) -> None:
     if path.is_dir():
         for place, _, names in os.walk(path, topdown=False):
             for name in names:
-                _sync(Path(place) / name)
+                if not (Path(place) / name).is_symlink():  # which is its folder's
+                    _sync(Path(place) / name)
             _sync(Path(place))
     else:
         _sync(path)

@@ -1,7 +1,8 @@
 """The checkpoints of a run, of which a kill at any moment leaves the last one whole and found.
 
 checkpoints/iteration_000010/          whole: it got this name when all of it was on the disk
-checkpoints/iteration_000020.part/     being written, or left over by a kill; the next save removes it
+checkpoints/iteration_000020.part/     being written, or left over by a kill; the next save removes it. Whole, if latest
+                                       names iteration_000020: a kill came before it got its name
 checkpoints/iteration_000020.replaced/ the older one of an iteration that is played again, for a moment
 checkpoints/latest -> iteration_000010
 """
@@ -76,9 +77,10 @@ class Checkpoints:
             ) from error
         if final.exists():  # the iteration was played again
             final.rename(final.with_name(final.name + _REPLACED))
+        # First the link: were the checkpoint there before it is the latest, a kill between the two would lose it.
+        self.make_latest(final)
         part.rename(final)
         settle(self.path)
-        self.make_latest(final)
         self._clean_up()
         # Those of a later iteration are of a future that is played anew.
         others = [path for path in self.whole() if path != final]
@@ -121,17 +123,26 @@ class Checkpoints:
 
     def candidates(self) -> Iterator[Path]:
         """What a run may go on from, the first first: the latest, then those before it, whole or not."""
-        link = self.path / LATEST
-        named = self.path / os.readlink(link) if link.is_symlink() else None
+        named = self._named()
         if named is not None:
-            for path in (named, named.with_name(named.name + _REPLACED)):  # a kill came between two renames
-                if path.is_dir():
+            for ending in ("", _PART, _REPLACED):  # a kill came between two renames
+                if (path := named.with_name(named.name + ending)).is_dir():
                     yield path
         limit = float("inf") if named is None else _iteration(named)
         yield from (path for path in reversed(self.whole()) if path != named and _iteration(path) <= limit)
 
+    def _named(self) -> Path | None:
+        """The checkpoint that is the latest by its link, whether it is there or not."""
+        link = self.path / LATEST
+        return self.path / os.readlink(link) if link.is_symlink() else None
+
     def _clean_up(self) -> None:
-        """Removes what a kill left over, and brings back what it had put aside."""
+        """Removes what a kill left over, and brings back what it had put aside, or had not named yet."""
+        named = self._named()
+        if named is not None and not named.exists():
+            part = named.with_name(named.name + _PART)
+            if part.is_dir():
+                part.rename(named)
         for aside in self.path.glob(f"{_PREFIX}*{_REPLACED}"):
             place = aside.with_suffix("")
             if place.exists():

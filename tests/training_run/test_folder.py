@@ -183,6 +183,8 @@ def test_a_kill_before_any_step_of_a_save_loses_nothing(tmp_path, monkeypatch, k
         latest = folder.latest_checkpoint()
         assert check_whole(latest)
         assert (latest / "rllib_checkpoint.json").read_text() in ("20", str(iteration))
+        if (folder.checkpoints / f"iteration_{iteration:06d}").exists() and iteration == 30:
+            assert latest.name == "iteration_000030", "it was there, and nobody went on from it"
         assert folder.saved.newest_whole() == latest
         assert save(folder, iteration, keep=2, content="new") == folder.latest_checkpoint()
         assert (folder.latest_checkpoint() / "learner" / "state").read_text() == "new"
