@@ -79,7 +79,7 @@ class Registry(dict[str, Function]):
                 raise ValueError(
                     f"{self.kind} {name!r}: already registered as {_full_name(known)}; choose another name."
                 )
-            for option, parameter in _options(function).items():
+            for option, parameter in self._options(name, function).items():
                 if parameter.default is inspect.Parameter.empty:
                     raise ValueError(f"{self.kind} {name!r}: option {option!r} has no default; give it one.")
             self[name] = function
@@ -104,8 +104,8 @@ class Registry(dict[str, Function]):
 
     def default_options(self, function: str | Function) -> dict[str, Any]:
         """The options of a function with their defaults."""
-        _, resolved = self.resolve(function)
-        return {option: parameter.default for option, parameter in _options(resolved).items()}
+        name, resolved = self.resolve(function)
+        return {option: parameter.default for option, parameter in self._options(name, resolved).items()}
 
     def require_options(self, function: str | Function, options: Mapping[str, Any]) -> None:
         """Refuses an option that a function has not, or a value that it does not take.
@@ -114,7 +114,7 @@ class Registry(dict[str, Function]):
             ValueError: naming option, value, and what to give.
         """
         name, resolved = self.resolve(function)
-        known = _options(resolved)
+        known = self._options(name, resolved)
         for option, value in options.items():
             if option not in known:
                 raise ValueError(
@@ -122,6 +122,13 @@ class Registry(dict[str, Function]):
                     f"it has {sorted(known)}."
                 )
             self.check_option(option, value)
+
+    def _options(self, name: str, function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+        try:
+            parameters = list(inspect.signature(function).parameters.values())[1:]
+        except ValueError as error:  # many a builtin has none
+            raise ValueError(f"{self.kind} {name!r}: its options cannot be read ({error}); write a function.") from error
+        return {parameter.name: parameter for parameter in parameters}
 
     def check_option(self, option: str, value: Any) -> None:
         """Refuses a value that no function takes for an option.
@@ -175,8 +182,3 @@ def suggestion(name: str, known: Mapping[str, Any]) -> str:
 
 def _full_name(function: Callable[..., Any]) -> str:
     return f"{function.__module__}.{function.__qualname__}"
-
-
-def _options(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    parameters = list(inspect.signature(function).parameters.values())[1:]
-    return {parameter.name: parameter for parameter in parameters}

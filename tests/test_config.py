@@ -127,6 +127,8 @@ def test_numbers_of_numpy_are_numbers():
         (lambda c: c.prompting(context="window"), r"history=None: .*\.prompting\(history=2\)"),
         (lambda c: c.evaluation(evaluation_interval=1), r"panel=None: .*\.evaluation\(panel="),
         (lambda c: c.training(advantage_estimator="proxmoo"), "'proxmoo' is not known.*proxmo"),
+        (lambda c: c.training(advantage_estimator=int), "advantage estimator 'int': its options cannot be read"),
+        (lambda c: c.training(objective=int), "objective=.*int.*: its options cannot be read"),
         (lambda c: c.training(estimator_options={"psc_alfa": 1}), "psc_alfa.*psc_alpha"),
         (lambda c: c.training(num_groups=1).learners(num_learners=2), "num_groups=1: .*2 learners"),
         (lambda c: c.inference(engine="transformers", engine_kwargs={"a": 1}), "engine_kwargs=.*engine='vllm'"),

@@ -125,6 +125,11 @@ def parse_game(problem: str, task: str) -> Game:
 
 
 def _build(facts: Mapping[str, list[tuple[str, ...]]], names: dict[str, str], goal: Goal, task: str) -> Game:
+    for predicate, count in _OF_THINGS.items():
+        for fact in facts.get(predicate, ()):
+            for thing in fact[:count]:
+                names[thing]  # what has none cannot be shown
+
     def ones(predicate: str) -> frozenset[str]:
         return frozenset(fact[0] for fact in facts.get(predicate, ()))
 
@@ -173,6 +178,10 @@ def _build(facts: Mapping[str, list[tuple[str, ...]]], names: dict[str, str], go
             f"see {enumerate_names('a ' + names[r] for r, _ in places)}.\n\nYour task is to: {task}"
         ),
     )
+
+
+# Predicates that say where a thing is, and how many of their first arguments are things.
+_OF_THINGS = {"receptacleatlocation": 1, "objectatlocation": 1, "inreceptacle": 2, "inreceptacleobject": 2}
 
 
 def enumerate_names(names: Iterable[str]) -> str:

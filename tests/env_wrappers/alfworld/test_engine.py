@@ -157,6 +157,15 @@ MUTILATIONS = {
     "unknown fact": (lambda text: text.replace("(pickupable", "(flyable"), "flyable"),
     "agent nowhere": (lambda text: text.replace("(atLocation agent1", "(wasAt agent1"), "wasat"),
     "wrong arguments": (lambda text: text.replace("(:init", "(:init (inReceptacle mug)"), "wrong arguments"),
+    **{
+        f"a thing without a name {place}": (lambda text, fact=fact: text.replace("(:init", f"(:init ({fact})"), "'0'")
+        for place, fact in {
+            "in a receptacle": "inReceptacle 0 Desk_bar_1",
+            "at a place": "objectAtLocation 0 loc_1",
+            "for a receptacle": "receptacleAtLocation 0 loc_1",
+            "in another": "inReceptacleObject 0 Mug_bar_1",
+        }.items()
+    },
     "no arguments": (lambda text: text.replace("(:init", "(:init (pickupable )"), "wrong arguments"),
     "goal of another kind": (lambda text: text[: text.index("(:goal")] + "(:goal (and))", "goal"),
 }
