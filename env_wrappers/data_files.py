@@ -17,11 +17,12 @@ def data_path(name: str, given: str | os.PathLike[str]) -> Path:
     Raises:
         ValueError: it names a variable that is not set, and nothing has the name that it stands for.
     """
-    literal = Path(given).expanduser()
-    if literal.exists():
+    # os.path takes what no file can be called, such as a name of a thousand letters; Path raises.
+    literal = Path(os.path.expanduser(given))
+    if os.path.exists(literal):
         return literal
-    path = Path(os.path.expandvars(given)).expanduser()
-    if "$" in str(path) and not path.exists():
+    path = Path(os.path.expanduser(os.path.expandvars(given)))
+    if "$" in str(path) and not os.path.exists(path):
         raise ValueError(
             f"{name}={os.fspath(given)!r} names an environment variable that is not set; set it to where the data is. "
             f"(Nothing is called {str(path)!r} either.)"

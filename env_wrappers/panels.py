@@ -160,7 +160,7 @@ def find_panel(word: str, **env_kwargs: Any) -> Panel:
     if word in _NAMED:
         return named_panel(word, **env_kwargs)
     path = data_path("panel", word)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ValueError(
             f"panel={word!r}: neither a panel of the package ({', '.join(_NAMED)}) nor a file that Panel.to_json wrote."
         )

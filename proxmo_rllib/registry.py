@@ -127,7 +127,9 @@ class Registry(dict[str, Function]):
         try:
             parameters = list(inspect.signature(function).parameters.values())[1:]
         except ValueError as error:  # many a builtin has none
-            raise ValueError(f"{self.kind} {name!r}: its options cannot be read ({error}); write a function.") from error
+            raise ValueError(
+                f"{self.kind} {name!r}: its options cannot be read ({error}); write a function."
+            ) from error
         return {parameter.name: parameter for parameter in parameters}
 
     def check_option(self, option: str, value: Any) -> None:

@@ -32,7 +32,7 @@ def find_example(path: Path) -> Path | None:
     Returns:
         The file, None if there is neither.
     """
-    return path if path.is_file() else installed_example(str(path))
+    return path if os.path.isfile(path) else installed_example(str(path))
 
 
 def installed_example(name: str) -> Path | None:

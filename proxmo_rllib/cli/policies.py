@@ -6,6 +6,7 @@ Of a checkpoint JSON and safetensors are read and nothing is run, whoever wrote 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,8 +66,8 @@ def find_policy(word: str) -> NamedPolicy:
     from proxmo_rllib.policies import resolve_pretrained
     from proxmo_rllib.training_run.folder import checkpoint_of
 
-    path = Path(word).expanduser()
-    if (path / "run.json").is_file() or (path / "rllib_checkpoint.json").is_file():
+    path = Path(os.path.expanduser(word))
+    if any(os.path.isfile(path / name) for name in ("run.json", "rllib_checkpoint.json")):
         checkpoint = checkpoint_of(path, (POLICY_FOLDER, settings_file.NAME))
         policy = checkpoint / POLICY_FOLDER
         if not policy.is_dir():

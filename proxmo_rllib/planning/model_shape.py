@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,11 +101,11 @@ def read_config(source: str | Path) -> Any:
         UnreadableConfigError: there is none, or transformers cannot read it.
         ValueError: there is no such asset or folder.
     """
-    path = Path(source).expanduser()
-    if path.is_file():
+    path = Path(os.path.expanduser(source))
+    if os.path.isfile(path):
         return _config_of(path)
     folder = Path(resolve_pretrained(source))
-    if folder.is_dir():
+    if os.path.isdir(folder):
         return _config_of(folder / "config.json")
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError

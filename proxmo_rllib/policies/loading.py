@@ -7,6 +7,7 @@ is left unsaid.
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -47,8 +48,8 @@ def resolve_pretrained(pretrained: str | Path) -> str:
             known = sorted(path.parent.name for path in ASSETS.glob("*/config.json"))
             raise ValueError(f"pretrained={name!r}: the package ships no such asset; it has {known}.")
         return str(folder)
-    folder = Path(name).expanduser()
-    if folder.exists():
+    folder = Path(os.path.expanduser(name))
+    if os.path.exists(folder):
         if not (folder / "config.json").is_file():
             raise ValueError(
                 f"pretrained={name!r}: the folder has no config.json, so it is no Hugging Face model; give the folder "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -169,7 +170,7 @@ def local_model(model: str | Path) -> Path:
         ValueError: what was fetched are not the bytes that the hub announced.
     """
     folder = Path(model)
-    if folder.is_dir():
+    if os.path.isdir(folder):
         return folder
     if folder.is_absolute() or str(model).startswith((".", "~")):
         raise FileNotFoundError(f"Model folder {model} does not exist.")
@@ -217,7 +218,7 @@ def check_hashes(snapshot: Path) -> None:
 def cached_model(model: str | Path) -> Path | None:
     """The folder of a model that is on this machine already, with its weights; None if a run would have to fetch it."""
     folder = Path(model)
-    if folder.is_dir():
+    if os.path.isdir(folder):
         return folder
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
