@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -31,7 +32,7 @@ from typing import Any
 
 from benchmarks.gpu.parts import PARTS, TINY_FACTOR, Part
 from benchmarks.gpu.supervision import Worker, command_of, measure_all
-from benchmarks.gpu.table import table
+from benchmarks.gpu.table import line, table
 
 
 def measure_parts(parts: Sequence[Part], tiny: bool, minutes: float) -> Iterator[dict[str, Any]]:
@@ -65,7 +66,7 @@ def measure_parts(parts: Sequence[Part], tiny: bool, minutes: float) -> Iterator
 
 def report(file: Path) -> str:
     """The tables of a file of rows; of a run that was killed, what it had."""
-    return table(json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.endswith("}"))
+    return table(json.loads(text) for text in file.read_text(encoding="utf-8").splitlines() if text.endswith("}"))
 
 
 def main() -> int:
@@ -76,7 +77,7 @@ def main() -> int:
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="rows, as JSON lines; what is there is kept")
     parser.add_argument("--parts", nargs="+", choices=names, default=names, help="in the order given")
-    parser.add_argument("--minutes", type=float, default=12.0, help="for all of it (default: 12)")
+    parser.add_argument("--minutes", type=float, default=10.0, help="for all of it (default: 10)")
     parser.add_argument("--tiny", action="store_true", help="tiny shapes; so it is where there is no GPU")
     parser.add_argument("--report", type=Path, metavar="FILE", help="print the tables of a file, and measure nothing")
     arguments = parser.parse_args()
@@ -90,15 +91,22 @@ def main() -> int:
 
     tiny = arguments.tiny or not device.is_gpu()
     chosen = [part for name in arguments.parts for part in PARTS if part.name == name]
-    machine = {"part": "machine", "command": " ".join(["python -m benchmarks.gpu", *sys.argv[1:]]), "tiny": tiny, **device.facts()}
+    machine = {
+        "part": "machine",
+        "command": " ".join(["python -m benchmarks.gpu", *sys.argv[1:]]),
+        "tiny": tiny,
+        **device.facts(),
+    }
     rows = [machine]
+    # Ended from outside, it ends its processes; the rows are in the file.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with arguments.output.open("a", encoding="utf-8") as file:
         file.write(json.dumps(machine) + "\n")
         for row in measure_parts(chosen, tiny, arguments.minutes):
             rows.append(row)
             file.write(json.dumps(row) + "\n")
             file.flush()
-            print(f"{row['part']}: {row['case']}: {row.get('error') or 'done'}", flush=True)
+            print(line(row), flush=True)
     print(f"\n{table(rows)}")
     return 0 if all("error" not in row for row in rows) else 1
 

@@ -126,7 +126,12 @@ def facts() -> dict[str, Any]:
 def _card() -> dict[str, str]:
     if not is_gpu():
         return {}
-    asked = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version,power.limit", "--format=csv,noheader", "--id=0"]
+    asked = [
+        "nvidia-smi",
+        "--query-gpu=name,memory.total,driver_version,power.limit",
+        "--format=csv,noheader",
+        "--id=0",
+    ]
     try:
         said = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=20).stdout
     except (OSError, subprocess.SubprocessError) as error:

@@ -10,7 +10,6 @@ import asyncio
 import functools
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np

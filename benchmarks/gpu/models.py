@@ -92,7 +92,7 @@ def build_learner(config: Any) -> Any:
 
     from env_wrappers.core import AnyText
 
-    with mock.patch("ray.rllib.core.learner.torch.torch_learner.get_device", lambda *_: device()):
+    with mock.patch("ray.rllib.core.learner.torch.torch_learner.get_device", return_value=device()):
         return config.build_learner(spaces={DEFAULT_MODULE_ID: (AnyText(), AnyText())})
 
 

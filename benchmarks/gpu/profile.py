@@ -1,4 +1,4 @@
-"""Where the device's time goes in one optimizer step: by kernel on a GPU, by operator on a CPU. Cases as `learner`'s."""
+"""Where the device's time goes in one optimizer step: kernels of a GPU, operators on a CPU. Cases as `learner`'s."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 #: Seconds for a process to start and import what it needs.
-STARTING_S = 120.0
+STARTING_S = 300.0
 _SAID = 2000  # last characters of what a process that ended had said
 
 
@@ -35,7 +35,7 @@ class Worker:
     """
 
     def __init__(self, command: Sequence[str]) -> None:
-        self._said = tempfile.TemporaryFile(mode="w+b")
+        self._said = tempfile.TemporaryFile(mode="w+b")  # noqa: SIM115 (closed by `end`)
         self._process = subprocess.Popen(
             list(command),
             stdin=subprocess.PIPE,
@@ -68,7 +68,7 @@ class Worker:
         return self._answer(seconds)
 
     def end(self) -> None:
-        """Ends the process, and those that it started."""
+        """Ends the process, and those that it started; the guard of a run that is among them ends the run's Ray."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()

@@ -30,14 +30,14 @@ def main() -> None:
 
         adapted = older_torch.adapt()
         measure = importlib.import_module(f"benchmarks.gpu.{module}").measure
-    except Exception as error:  # the rows say so
+    except Exception as error:  # noqa: BLE001 (the rows say so)
         answers.write(json.dumps({"ready": False} | _broken(error)) + "\n")
         return
     answers.write(json.dumps({"ready": True, "adapted": adapted}) + "\n")
     for line in sys.stdin:
         try:
             answer = measure(line.strip(), "--tiny" in flags)
-        except Exception as error:  # one that does not fit leaves the others their turn
+        except Exception as error:  # noqa: BLE001 (one that does not fit leaves the others their turn)
             answer = _broken(error)
         answers.write(json.dumps(answer, default=str) + "\n")
 

@@ -170,7 +170,7 @@ def test_gradient_checkpointing_packs_in_the_second_pass_too(tmp_path):
 
 
 def test_attention_gets_the_type_that_the_arithmetic_has(tmp_path, monkeypatch):
-    """Rotary embeddings leave queries and keys in float32, and a GPU's kernel for all spans at once takes half of it."""
+    """Rotary embeddings leave queries and keys in float32, which a GPU's kernel for all spans at once does not take."""
     module = build_module(save_family("qwen2", tmp_path, VOCAB), dtype="bfloat16")
     seen = set()
 
