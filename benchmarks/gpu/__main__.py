@@ -13,10 +13,11 @@ Models have random weights in the shape of Qwen2.5, and nothing is downloaded. F
 counted; the peak is a bfloat16 matrix product measured in the same process.
 
 A machine without a network needs, beside PyTorch for CUDA (2.13; 2.11 and 2.12 are adapted to, see `older_torch`),
-transformers, peft, safetensors, numpy, scipy, psutil and rich, these as wheels for its Python: Ray, gymnasium,
-farama-notifications, dm-tree, lz4, tensorboardX, ormsgpack, jsonschema with what it needs, and for the quickstart
-alfworld (its data alone: --no-deps). Of Ray's wheel, 79 MB, about 45 MB remain without the folders `ray/jars`,
-`ray/dashboard/client` and `ray/cpp`, which nothing here uses: unpack it, delete them, and name the place in PYTHONPATH.
+transformers, peft, safetensors, numpy, scipy, pandas, pyarrow, psutil, regex and rich, a folder with Ray, gymnasium,
+farama-notifications, dm-tree, lz4, tensorboardX, ormsgpack, jsonschema with what it needs and, for the quickstart,
+alfworld, installed by pip for its Python (--target, --no-deps, --platform), named in PYTHONPATH. Of Ray the folders
+`ray/jars`, `ray/dashboard/client` and `ray/cpp` may be deleted before: 32 MB are left of it as a .tar.xz. The whole
+command is in docs/learner.md.
 """
 
 from __future__ import annotations
