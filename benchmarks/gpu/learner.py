@@ -1,7 +1,8 @@
 """Throughput of the learner: optimizer steps over made-up episodes, packed against padded rows.
 
-A case is a size, a layout, "packed" or "padded", and perhaps "checkpointing". 0.5B and 1.5B train all weights, 7B
-adapters of rank 16; arithmetic in bfloat16, what is trained in float32.
+A case is a size, a layout, "packed" or "padded", and perhaps "checkpointing" or a number of tokens for the
+micro-batches, which are the learner's own choice otherwise. 0.5B and 1.5B train all weights, 7B adapters of rank 16;
+arithmetic in bfloat16, what is trained in float32.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ _GROUPS = {"append": 8, "window": 2}
 
 def measure(case: str, tiny: bool) -> dict[str, Any]:
     """The figures of a case."""
-    size, layout, way, *more = case.split()
-    learner, groups = prepare(size, layout, way, "checkpointing" in more, tiny)
+    size = case.split(maxsplit=1)[0]
+    learner, groups = prepare(case, tiny)
     models.update(learner, groups)  # the first warms up
     device.let_go()
     seconds = [device.seconds_of(lambda: models.update(learner, groups)) for _ in range(_STEPS)]
@@ -52,12 +53,14 @@ def measure(case: str, tiny: bool) -> dict[str, Any]:
     }
 
 
-def prepare(size: str, layout: str, way: str, checkpointing: bool, tiny: bool) -> tuple[Any, list[Group]]:
-    """A learner, and what it is to learn from."""
+def prepare(case: str, tiny: bool) -> tuple[Any, list[Group]]:
+    """A case's learner, and what it is to learn from."""
+    size, layout, way, *more = case.split()
     device.let_go()
     config = models.learner_config(
-        models.folder(size, tiny), "bfloat16", adapters=size == "7b", checkpointing=checkpointing
+        models.folder(size, tiny), "bfloat16", adapters=size == "7b", checkpointing="checkpointing" in more
     )
+    config.training(max_tokens_per_microbatch=next((int(word) for word in more if word.isdigit()), None))
     with models.on_the_device():
         learner = models.build_learner(config)
     if way == "padded":

@@ -31,6 +31,7 @@ PARTS = (
         (
             "1.5b append packed",
             "1.5b append padded",
+            "1.5b append packed 8192",
             "1.5b window packed",
             "1.5b window padded",
             "1.5b append packed checkpointing",

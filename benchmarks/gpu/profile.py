@@ -15,8 +15,7 @@ _SHOWN = 12
 
 def measure(case: str, tiny: bool) -> dict[str, Any]:
     """The share of a step in which the device computes, and the largest parts of it."""
-    size, layout, way, *more = case.split()
-    learner, groups = prepare(size, layout, way, "checkpointing" in more, tiny)
+    learner, groups = prepare(case, tiny)
     models.update(learner, groups)
     alone = device.seconds_of(lambda: models.update(learner, groups))
     activity = ProfilerActivity.CUDA if device.is_gpu() else ProfilerActivity.CPU

@@ -6,6 +6,7 @@ A case is a type. Both read the same files, as a run's do; in float32 a step has
 from __future__ import annotations
 
 import functools
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,10 @@ def _scratch() -> tempfile.TemporaryDirectory[str]:
 @functools.cache
 def _meet() -> None:
     """A group of this process alone."""
+    from proxmo_rllib.machine.own_cluster import loopback_settings
+
+    for name, value in loopback_settings().items():  # as a run has it
+        os.environ.setdefault(name, value)
     if device.is_gpu():
         torch.cuda.set_device(device.device())
     meeting = Path(_scratch().name) / "meeting"

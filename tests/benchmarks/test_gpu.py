@@ -55,7 +55,7 @@ def test_what_is_shared_is_counted_once():
 
 @pytest.mark.parametrize("way", ["packed", "padded"])
 def test_a_learner_makes_the_products_that_are_counted(way):
-    learner, groups = throughput.prepare("0.5b", "append", way, False, True)
+    learner, groups = throughput.prepare(f"0.5b append {way}", tiny=True)
     with FlopCounterMode(display=False) as counter:
         logged = models.update(learner, groups)
     made = {str(name): number for name, number in counter.get_flop_counts()["Global"].items()}

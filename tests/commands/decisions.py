@@ -66,7 +66,8 @@ DECISIONS: dict[str, Typed | str] = {
     "pip install uv && uv pip install --torch-backend cpu -e '.[cpu]'": _PIP,
     (
         "pip install --target site --no-deps --only-binary=:all: --python-version 3.12 "
-        "--platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 ray==2.60.0 gymnasium==1.2.2 farama-notifications dm-tree lz4 tensorboardX "
+        "--platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 ray==2.60.0 "
+        "gymnasium==1.2.2 farama-notifications dm-tree lz4 tensorboardX "
         "ormsgpack jsonschema jsonschema-specifications referencing rpds-py attrs alfworld"
     ): "it fetches 80 MB for another machine, which has a GPU and no network",
     "pip uninstall -y torchvision torchaudio torchcodec": _PIP,
