@@ -48,10 +48,10 @@ class Worker:
         self._rest = b""
 
     def ready(self, seconds: float) -> dict[str, Any]:
-        """Its first answer.
+        """What is to stand in every row; an error if the process cannot measure.
 
         Raises:
-            Ended: there is none within so many seconds.
+            Ended: it says nothing within so many seconds.
         """
         return self._answer(seconds)
 
@@ -90,7 +90,10 @@ class Worker:
                     raise Ended(f"its process ended ({self._how()}), and had said: {self._last_words()}")
                 self._rest += part or b""
         line, _, self._rest = self._rest.partition(b"\n")
-        answer: dict[str, Any] = json.loads(line)
+        try:
+            answer: dict[str, Any] = json.loads(line)
+        except ValueError:
+            raise Ended(f"it answered no JSON: {line[:200]!r}") from None
         return answer
 
     def _how(self) -> str:
@@ -119,26 +122,21 @@ def measure_all(
         left: seconds of the whole that are left.
     """
     worker: Worker | None = None
-    adapted: dict[str, Any] = {}
+    first: dict[str, Any] = {}
     try:
         for case in cases:
             started = time.monotonic()
-            seconds = min(limit, left())
-            if seconds <= 0:
-                yield {"case": case, "error": "not begun: the time of the whole was over"}
-                continue
             try:
+                if left() <= 0:
+                    raise Ended("it was not begun: the time of the whole was over")
                 if worker is None:
                     worker = start()
-                    answer = worker.ready(min(STARTING_S, left()))
-                    if not answer.pop("ready"):
-                        raise Ended(f"{answer['error']}\n{answer['traceback']}")
-                    adapted = {key: value for key, value in answer.items() if value}
-                    seconds = min(limit, left())
-                row = adapted | worker.measure(case, seconds)
+                    first = worker.ready(min(STARTING_S, left()))
+                # What cannot be imported would not be the next time either: the same is said of every case.
+                row = first if "error" in first else first | worker.measure(case, min(limit, left()))
             except Ended as error:
-                first, _, more = str(error).partition("\n")
-                row = {"error": first} | ({"traceback": more} if more else {})
+                said, _, more = str(error).partition("\n")
+                row = {"error": said, "traceback": more} if more else {"error": said}
                 if worker is not None:
                     worker.end()
                     worker = None

@@ -31,9 +31,9 @@ def main() -> None:
         adapted = older_torch.adapt()
         measure = importlib.import_module(f"benchmarks.gpu.{module}").measure
     except Exception as error:  # noqa: BLE001 (the rows say so)
-        answers.write(json.dumps({"ready": False} | _broken(error)) + "\n")
+        answers.write(json.dumps(_broken(error)) + "\n")
         return
-    answers.write(json.dumps({"ready": True, "adapted": adapted}) + "\n")
+    answers.write(json.dumps({"adapted": adapted} if adapted else {}) + "\n")
     for line in sys.stdin:
         try:
             answer = measure(line.strip(), "--tiny" in flags)

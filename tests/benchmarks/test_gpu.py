@@ -103,7 +103,7 @@ def test_an_older_pytorch_is_told_nothing_that_it_does_not_know(monkeypatch):
 
 WORKER = """
 import json, os, sys, time
-print(json.dumps({"ready": True}), flush=True)
+print(json.dumps({"adapted": "nothing"}), flush=True)
 for line in sys.stdin:
     case = line.strip()
     if case == "dies":
@@ -137,7 +137,21 @@ def test_a_case_that_fails_hangs_or_kills_its_process_leaves_the_others_their_tu
 
 def test_what_there_is_no_time_for_is_not_begun():
     rows = list(measure_all(["one"], lambda: pytest.fail("it was begun"), limit=3.0, left=lambda: 0.0))
-    assert rows == [{"case": "one", "error": "not begun: the time of the whole was over"}]
+    assert [row["error"] for row in rows] == ["it was not begun: the time of the whole was over"]
+
+
+def test_what_cannot_be_imported_is_said_of_every_case_at_once():
+    starts = []
+
+    def start() -> Worker:
+        starts.append(Worker([sys.executable, "-m", "benchmarks.gpu.worker", "no_such_module"]))
+        return starts[-1]
+
+    rows = list(measure_all(["one", "two"], start, limit=60.0, left=lambda: 120.0))
+    assert [row["case"] for row in rows] == ["one", "two"]
+    assert all("No module named 'benchmarks.gpu.no_such_module'" in row["error"] for row in rows)
+    assert all("Traceback" in row["traceback"] for row in rows)
+    assert len(starts) == 1
 
 
 def test_tables_have_a_column_for_each_figure_and_a_failed_row_stands_with_the_others():
