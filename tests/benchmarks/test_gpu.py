@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -9,12 +10,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.gpu import learner as throughput
 from benchmarks.gpu import models, older_torch
+from benchmarks.gpu.__main__ import measure_parts
 from benchmarks.gpu.gradients import distance
 from benchmarks.gpu.operations import operations, work_of_packed, work_of_rows
 from benchmarks.gpu.parts import PARTS
@@ -133,6 +136,21 @@ def test_a_case_that_fails_hangs_or_kills_its_process_leaves_the_others_their_tu
     assert "out of everything" in errors["dies"]
     assert errors["hangs"] == "it was not done after 3 s"
     assert time.monotonic() - started < 60
+
+
+@pytest.mark.slow
+def test_processes_that_are_started_ahead_measure_too_and_end_with_the_rest():
+    peak = next(part for part in PARTS if part.name == "peak")
+    parts = [dataclasses.replace(peak, name=name) for name in ("one", "two", "three")]
+    before = {child.pid for child in psutil.Process().children()}
+    rows = []
+    for row in measure_parts(parts, tiny=False, minutes=5):
+        rows.append(row)
+        if row["part"] == "two":
+            break  # the third waits for its turn
+    assert [row["part"] for row in rows] == ["one", "one", "two"]
+    assert all("error" not in row for row in rows)
+    assert {child.pid for child in psutil.Process().children()} <= before
 
 
 def test_what_there_is_no_time_for_is_not_begun():
