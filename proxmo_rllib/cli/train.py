@@ -268,7 +268,7 @@ def _train(
     from proxmo_rllib.training_run.checkpoints import LATEST
     from proxmo_rllib.training_run.grace import Grace
     from proxmo_rllib.training_run.loop import Observer, Run
-    from proxmo_rllib.training_run.wandb_run import FINISH_S
+    from proxmo_rllib.training_run.wandb_log import FINISH_S
 
     config = example.config.debugging(run_folder=str(folder.path))
     settings = folder.write_config(config)

@@ -184,6 +184,7 @@ def _room(module: CausalLMModule, num_learners: int) -> float:
     gathered = gathered_bytes(module.lm)
     logits = bytes_of_logits(module.most_logits(LARGEST))
     if device.type == "cuda":
+        torch.cuda.empty_cache()  # what this process has let go of is free too
         free, _ = torch.cuda.mem_get_info(device)
         return SHARE_OF_GPU * free - 3 * trained - gathered - logits  # the gradient, AdamW's two moments
     fixed = sum(local(p).nbytes for p in module.parameters()) + 3 * trained

@@ -68,6 +68,7 @@ class Layout:
         self._device = device
         self._bands: dict[tuple[int | None, torch.dtype], torch.Tensor] = {}
         self._row_index: torch.Tensor | None = None
+        self._ends: tuple[torch.Tensor, torch.Tensor] | None = None
         if any(self.before):
             ranges = [np.arange(*r) for span in packed.spans for r in (*span.context, (span.start, span.stop))]
             self._row_index = torch.from_numpy(np.concatenate(ranges)).to(device)
@@ -82,6 +83,17 @@ class Layout:
             [1, heads, row tokens, head size]
         """
         return tensor if self._row_index is None else tensor.index_select(2, self._row_index)
+
+    def ends(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where each span ends among the packed tokens, and each row among `rows`, from 0 on: int32 [spans + 1] both.
+
+        Made once: every layer asks, and each transfer to a device would wait for all that is under way there.
+        """
+        if self._ends is None:
+            sums = (np.cumsum([0, *sizes]) for sizes in (self.lengths, self.row_lengths))
+            spans, rows = (torch.from_numpy(ends.astype(np.int32)).to(self._device) for ends in sums)
+            self._ends = spans, rows
+        return self._ends
 
     def mask(self, queries: int, before: int, window: int | None, dtype: torch.dtype) -> torch.Tensor:
         """What is added to the scores of consecutive queries.
@@ -155,9 +167,16 @@ def packed_attention(
     more = [name for name, given in kwargs.items() if given is not None and name not in _WITHOUT_EFFECT]
     if more or attention_mask is not None or len(query) != 1:
         raise NotPackableError(f"{type(module).__name__} asks for {', '.join(more) or 'a mask of its own'}")
+    query, key, value = (_in_arithmetics_type(tensor) for tensor in (query, key, value))
     if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16):
         return _all_at_once(query, key, value, packed, scaling, sliding_window), None
     return _one_by_one(query, key, value, packed, scaling, sliding_window), None
+
+
+def _in_arithmetics_type(tensor: torch.Tensor) -> torch.Tensor:
+    """As autocast has SDPA's arguments: rotary embeddings leave queries and keys in float32, and values are not."""
+    kind = tensor.device.type
+    return tensor.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else tensor
 
 
 def _one_by_one(
@@ -199,15 +218,13 @@ def _all_at_once(
 ) -> torch.Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
-    def ends(sizes: list[int]) -> torch.Tensor:
-        return torch.tensor([0, *np.cumsum(sizes)], dtype=torch.int32, device=query.device)
-
+    spans, rows = packed.ends()
     output = varlen_attn(
         query[0].transpose(0, 1),
         packed.rows(key)[0].transpose(0, 1),
         packed.rows(value)[0].transpose(0, 1),
-        ends(packed.lengths),
-        ends(packed.row_lengths),
+        spans,
+        rows,
         max(packed.lengths),
         max(packed.row_lengths),
         scale=scale,

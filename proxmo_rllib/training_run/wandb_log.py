@@ -9,6 +9,8 @@ from typing import Any
 from proxmo_rllib.training_run.folder import RunFolder
 from proxmo_rllib.training_run.progress import PanelScore, Progress
 
+# W&B's own patience is without end for what is unsent when a run ends.
+FINISH_S = 120.0
 _COLUMNS = ["episode", "task", "task_type", "status", "return", "turns", "transcript"]
 
 

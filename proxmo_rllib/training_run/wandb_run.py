@@ -12,12 +12,13 @@ from urllib.parse import urlsplit
 
 import wandb
 
+from proxmo_rllib.training_run.wandb_log import FINISH_S
+
 logger = logging.getLogger(__name__)
 
-# W&B's own patience is 90 s for a start, and without end for what is unsent when a run ends.
+# W&B's own patience is 90 s for a start.
 REACH_S = 5.0
 START_S = 20.0
-FINISH_S = 120.0
 _PORTS = {"http": 80, "https": 443}
 
 

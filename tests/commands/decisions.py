@@ -40,6 +40,8 @@ _PIP = "it changes the environment that the tests run in; requirements/ pins wha
 _NOISE = "it takes an hour or more; python -m benchmarks.objectives is the same on a toy"
 _FAULTS = "it takes hours, or reads what took hours; tests/benchmarks types shorter ones"
 
+_ON_A_GPU = "it is for a machine with a GPU; tests/benchmarks types it at tiny size"
+
 _TIMED = "it times large models for an hour; tests/benchmarks types a shorter one"
 
 DECISIONS: dict[str, Typed | str] = {
@@ -62,6 +64,12 @@ DECISIONS: dict[str, Typed | str] = {
     "bash .ci/run": _TESTS,
     "pip install -e '.[gpu]'": _PIP,
     "pip install uv && uv pip install --torch-backend cpu -e '.[cpu]'": _PIP,
+    (
+        "pip install --target site --no-deps --only-binary=:all: --python-version 3.12 "
+        "--platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 ray==2.60.0 "
+        "gymnasium==1.2.2 farama-notifications dm-tree lz4 tensorboardX "
+        "ormsgpack jsonschema jsonschema-specifications referencing rpds-py attrs alfworld"
+    ): "it fetches 80 MB for another machine, which has a GPU and no network",
     "pip uninstall -y torchvision torchaudio torchcodec": _PIP,
     "pip install --no-deps alfworld": _PIP,
     "pip install -e '.[textworld]'": _PIP,
@@ -189,6 +197,11 @@ DECISIONS: dict[str, Typed | str] = {
     "python -m benchmarks.objectives_quickstart": _NOISE,
     "python -m benchmarks.advantages": Typed("proxmo", 300, "slow"),
     "python -m benchmarks.advantages --million": Typed("1,000,000", 300, "slow"),
+    "python -m benchmarks.gpu --output gpu.jsonl --minutes 10": _ON_A_GPU,
+    "python -m benchmarks.gpu --output gpu.jsonl --parts learner-1.5b gradient": _ON_A_GPU,
+    "python -m benchmarks.gpu --output tiny.jsonl --tiny": _ON_A_GPU,
+    "python -m benchmarks.gpu --report gpu.jsonl": _ON_A_GPU,
+    "python -m benchmarks.gpu.worker MODULE [--tiny]": _ON_A_GPU,
     "python -m benchmarks.learner [--sizes tiny 135m] [--layouts append window] [--dtypes float32 bfloat16]": _TIMED,
     "python -m benchmarks.learner --groups 8 --trl PYTHON": _TIMED,
     "python -m benchmarks.learner.picture": Typed("", 120, "slow"),

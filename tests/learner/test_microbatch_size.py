@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -144,3 +145,14 @@ def test_what_is_expected_is_what_a_pass_takes(dtype: str, tmp_path: Path, repos
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True)
     expected, taken = map(float, done.stdout.split())
     assert 0.5 * expected < taken < 1.2 * expected
+
+
+def test_what_this_process_let_go_of_on_a_gpu_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch keeps it, and the driver does not call it free: a model that was cast leaves twice its size."""
+    free = [40 * GIB]
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: free.append(70 * GIB))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[-1], 80 * GIB))
+    module = SimpleNamespace(
+        lm=torch.nn.Linear(4, 4).requires_grad_(False), device=torch.device("cuda"), most_logits=lambda tokens: 0
+    )
+    assert microbatch_size._room(module, 1) == pytest.approx(0.85 * 70 * GIB)

@@ -167,3 +167,63 @@ def test_gradient_checkpointing_packs_in_the_second_pass_too(tmp_path):
         found.append(gradient(module.lm, module.forward_train(batch)[columns.LOGPROBS].sum()))
     for name, value in found[0].items():
         torch.testing.assert_close(value, found[1][name])
+
+
+def test_attention_gets_the_type_that_the_arithmetic_has(tmp_path, monkeypatch):
+    """Rotary embeddings leave queries and keys in float32, which a GPU's kernel for all spans at once does not take."""
+    module = build_module(save_family("qwen2", tmp_path, VOCAB), dtype="bfloat16")
+    seen = set()
+
+    def watched(*tensors: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        seen.update(tensor.dtype for tensor in tensors)
+        return torch.nn.functional.scaled_dot_product_attention(*tensors, **kwargs)
+
+    monkeypatch.setattr(packed_attention, "scaled_dot_product_attention", watched)
+    module.forward_train(batch_of(rows_that_share()))
+    assert seen == {torch.bfloat16}
+
+
+def plain_varlen(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    query_ends: torch.Tensor,
+    key_ends: torch.Tensor,
+    most_queries: int,
+    most_keys: int,
+    *,
+    scale: float | None,
+    window_size: tuple[int, int],
+    enable_gqa: bool,
+) -> torch.Tensor:
+    """What `varlen_attn` says that it does, which has no CPU kernel: the last query of each span sees its last key."""
+    found = []
+    for span in range(len(query_ends) - 1):
+        q = query[query_ends[span] : query_ends[span + 1]]
+        k, v = (tensor[key_ends[span] : key_ends[span + 1]] for tensor in (key, value))
+        assert len(q) <= most_queries
+        assert len(k) <= most_keys
+        ahead = torch.arange(len(k)) - torch.arange(len(q))[:, None] - (len(k) - len(q))
+        seen = (ahead <= window_size[1]) & ((ahead >= -window_size[0]) | (window_size[0] == -1))
+        q, k, v = (tensor.transpose(0, 1)[None] for tensor in (q, k, v))
+        done = torch.nn.functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=seen, scale=scale, enable_gqa=enable_gqa
+        )
+        found.append(done[0].transpose(0, 1))
+    return torch.cat(found)
+
+
+@pytest.mark.parametrize("window", [None, 1, 7, 500])
+@pytest.mark.parametrize("key_heads", [4, 2])
+def test_all_spans_at_once_are_asked_for_what_they_are_one_by_one(window, key_heads, monkeypatch):
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", plain_varlen)
+    packed = pack(*padded(rows_that_share()))
+    layout = packed_attention.Layout(packed, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (
+        torch.randn((1, heads, len(packed.token_ids), 8), generator=generator) for heads in (4, key_heads, key_heads)
+    )
+    at_once, one_by_one = (
+        attend(q, k, v, layout, 0.3, window) for attend in (packed_attention._all_at_once, packed_attention._one_by_one)
+    )
+    torch.testing.assert_close(at_once, one_by_one)

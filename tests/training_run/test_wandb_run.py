@@ -116,3 +116,13 @@ def test_a_search_asks_wandb_for_no_key(with_key, monkeypatch):
 
     monkeypatch.setattr("wandb.login", lambda **options: False)
     TuneWandbCallback(project="p").setup(stop=None, num_samples=1, total_num_samples=1)
+
+
+def test_a_run_that_logs_to_no_wandb_does_not_import_it():
+    script = (
+        "import sys\n"
+        "import proxmo_rllib.cli.train, proxmo_rllib.training_run.loop\n"
+        "from proxmo_rllib.training_run.wandb_log import FINISH_S, WandbLog\n"
+        "assert 'wandb' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
