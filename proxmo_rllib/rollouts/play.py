@@ -199,6 +199,7 @@ async def _play(
                 action=info["action"],
                 action_valid=info["action_valid"],
                 reward=reward,
+                version_changes=completion.version_changes,
                 demonstration=completion.demonstration,
                 empty_thought=completion.empty_thought,
             )
