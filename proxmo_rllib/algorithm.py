@@ -47,7 +47,7 @@ from proxmo_rllib.faults import FaultLog
 from proxmo_rllib.inference.engine import EngineConfig
 from proxmo_rllib.inference.pool import InferencePool
 from proxmo_rllib.learner.agreement import ProbeScores, WeightTransferError, check_transfer
-from proxmo_rllib.learner.training_data import GroupedTrainingData
+from proxmo_rllib.learner.training_data import GroupedTrainingData, training_data
 from proxmo_rllib.machine.disk import LineFile
 from proxmo_rllib.machine.folders import make_folder
 from proxmo_rllib.machine.processors import limit_threads
@@ -57,13 +57,14 @@ from proxmo_rllib.model_checks import check_model
 from proxmo_rllib.orchestration.dealing import Dealer, Dealt
 from proxmo_rllib.orchestration.learners import Learners
 from proxmo_rllib.orchestration.runners import Runners
+from proxmo_rllib.orchestration.stream import GroupStream
 from proxmo_rllib.orchestration.watch import Part, Watch, engine_parts
 from proxmo_rllib.policies.adapters import save_adapters
 from proxmo_rllib.policies.loading import resolve_pretrained, save_policy
 from proxmo_rllib.rollouts import TaskSampler
 from proxmo_rllib.rollouts.environments import check_first_prompt, make_text_env, split_tasks
 from proxmo_rllib.rollouts.record import episode_record
-from proxmo_rllib.rollouts.sampling_metrics import throughput
+from proxmo_rllib.rollouts.sampling_metrics import log_groups, throughput
 from proxmo_rllib.types import Assignment, Group
 
 logger = logging.getLogger(__name__)
@@ -106,6 +107,7 @@ class ProxMO(Algorithm):
         self.metrics = LoggedMetrics.like(self.metrics)
         self.metrics.time_each_iteration()
         self._faults = FaultLog()
+        self._played = LoggedMetrics.part_of(self.metrics)  # of groups that are played all the time
         self._recorded = LineFile(Path(self.logdir) / "episodes.jsonl")
         check_model(self.config.pretrained or "", self.config.engine, self.config.lora_record)
         self._probe_ids = check_first_prompt(self.config)
@@ -131,11 +133,25 @@ class ProxMO(Algorithm):
         remote = self.env_runner_group.num_remote_env_runners() > 0
         self._runners = Runners(self.env_runner_group, self.pool.client, self._faults) if remote else None
         self._dealer = Dealer(self._runners, self.env_runner, self._heal, self._faults)
+        self._sampler = TaskSampler(split_tasks(make_text_env(self.config), self.config), self.config.seed or 0)
+        self._stream = self._make_stream()
         self._connect()
         self._watch = Watch(self._parts, self._faults, self.config.silence_timeout_s)
         self._watch.start()
-        self._sampler = TaskSampler(split_tasks(make_text_env(self.config), self.config), self.config.seed or 0)
         self._transfer_weights()
+
+    def _make_stream(self) -> GroupStream | None:
+        """Where sampling does not wait for the learners."""
+        if self._runners is None or self.config.max_staleness == 0:
+            return None
+        return GroupStream(
+            self._runners,
+            lambda count: self._sampler.deal(count, self.config.group_size),
+            self._heal,
+            self._faults,
+            batch=self.config.num_groups,
+            max_staleness=self.config.max_staleness,
+        )
 
     @staticmethod
     @override(Algorithm)
@@ -207,7 +223,7 @@ class ProxMO(Algorithm):
     def training_step(self) -> None:
         """One iteration: play groups, learn from them, hand the new weights to the engines."""
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER), reduce="mean", window=1):
-            groups = self._sample_groups()
+            groups = self._sample_groups() if self._stream is None else self._take_groups(self._stream)
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER), reduce="mean", window=1):
             self._learn(groups)
         with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER), reduce="mean", window=1):
@@ -229,10 +245,7 @@ class ProxMO(Algorithm):
             ),
             self.config.sample_timeout_s,
         )
-        # Put by this process, which owns them: they outlive the environment runner that played them.
-        whole = {
-            group.group_id: (ray.put(group), group.num_tokens) for result, _ in dealt.results for group in result.groups
-        }
+        whole = {group.group_id: group for result, _ in dealt.results for group in result.groups}
         for result, metrics in dealt.results:
             self.metrics.aggregate([metrics], key=ENV_RUNNER_RESULTS)
             self._record(result.records)
@@ -244,8 +257,20 @@ class ProxMO(Algorithm):
                 f"{len(reasons)}: {reasons[0] if reasons else 'unknown'}"
             )
         # In the order of the assignments: who played them, and when, changes nothing.
-        ordered = [whole[assignment.group_id] for assignment in assignments if assignment.group_id in whole]
-        return GroupedTrainingData(group_refs=[ref for ref, _ in ordered], group_tokens=[size for _, size in ordered])
+        return training_data([whole[a.group_id] for a in assignments if a.group_id in whole])
+
+    def _take_groups(self, stream: GroupStream) -> GroupedTrainingData:
+        """The groups of the iteration, out of those that are played all the time."""
+        activity.begin("waiting for groups")
+        taken = stream.take()
+        played = [*taken.groups, *taken.broken]
+        log_groups(self._played, played)
+        self.metrics.aggregate([self._played.reduce()], key=ENV_RUNNER_RESULTS)
+        self._record(played[: self.config.record_groups])
+        self.metrics.log_value("num_groups_dropped", len(taken.broken) + len(taken.reasons), reduce="sum")
+        for name, value in taken.metrics().items():
+            self.metrics.log_value(("rollouts", name), value, reduce="max", window=1)
+        return training_data(taken.groups)
 
     def play_groups(
         self, assignments: Sequence[Assignment], *, temperature: float = 0.0, script: Any = None, panel: Any = None
@@ -309,6 +334,8 @@ class ProxMO(Algorithm):
         self._policy_version = version
         self._check_engines(probe, version)
         self._connect()
+        if self._stream is not None:
+            self._stream.updated(version)
 
     def _check_engines(self, probe: ProbeScores, version: int) -> None:
         num_context = len(self._probe_ids) - len(probe.exact)
@@ -386,7 +413,7 @@ class ProxMO(Algorithm):
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
         state: dict[str, Any] = super().get_state(components, not_components=not_components, **kwargs)
         if self._check_component(TASK_SAMPLER, components, not_components):
-            state[TASK_SAMPLER] = self._sampler.get_state()
+            state[TASK_SAMPLER] = self._sampler.get_state(self._stream.pending if self._stream is not None else ())
         return state
 
     @override(Checkpointable)
@@ -403,6 +430,8 @@ class ProxMO(Algorithm):
             give(state)
         if TASK_SAMPLER in state:
             self._sampler.set_state(state[TASK_SAMPLER])
+            if self._stream is not None:
+                self._stream.forget()
 
     @override(Checkpointable)
     def save_to_path(self, path: Any = None, **kwargs: Any) -> Any:

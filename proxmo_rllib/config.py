@@ -231,6 +231,7 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
         entropy_coef: float = 0.0,
         weight_decay: float = 0.0,
         lr_schedule: str | Mapping[str, Any] | None = None,
+        max_staleness: int = 0,
         **kwargs: Any,
     ) -> Self:
         """Sets the method and its optimisation.
@@ -269,6 +270,9 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
             weight_decay: of AdamW.
             lr_schedule: how `lr` changes over optimizer steps: "constant", or `{"decay": "cosine", "warmup_steps": 10,
                 "total_steps": 500}`; see `config_records.LearningRate`.
+            max_staleness: weight updates that a token may be behind when it is learned from. 0: the engines wait while
+                the learners learn, and a run is a function of its config. Above 0 episodes are played all the time, and
+                responses go on over an update; see docs/asynchrony.md.
             **kwargs: RLlib's own (`lr`, `gamma`, `grad_clip`, `num_epochs`, ...).
         """
         super().training(**kwargs)
@@ -491,6 +495,13 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
             self._fail("panel", None, "evaluation_interval is set: give .evaluation(panel=...) too.")
 
     def _validate_training(self) -> None:
+        if self.max_staleness and not self.num_env_runners and not self.in_evaluation:
+            self._fail(
+                "max_staleness",
+                self.max_staleness,
+                "num_env_runners=0 plays in the algorithm's own process, which learns meanwhile; set "
+                ".env_runners(num_env_runners=1), or max_staleness=0.",
+            )
         if self.group_size < 2:
             self._fail(
                 "group_size",

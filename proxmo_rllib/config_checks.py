@@ -193,6 +193,7 @@ RULES: Mapping[str, Rule] = {
     "entropy_coef": _number(0),
     "weight_decay": _number(0),
     "lr_schedule": _record("lr_schedule"),
+    "max_staleness": _whole(0),
     "gamma": _number(0, 1),
     "grad_clip": _or_none(_positive()),
     "num_epochs": _whole(1),

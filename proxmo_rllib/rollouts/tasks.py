@@ -1,13 +1,16 @@
 """Which task each group plays: a seeded shuffle of the split, gone through again and again.
 
 A run is a function of its config and seed, and a resumed run goes on where it stopped: the sampler's whole state is its
-position, which the checkpoint carries.
+position, and groups that were dealt and not learned from; the checkpoint carries them.
 """
 
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
 
 from proxmo_rllib.types import Assignment
 
@@ -27,10 +30,11 @@ class TaskSampler:
         self._seed = seed
         self._position = 0
         self._epoch_order: tuple[int, list[int]] | None = None
+        self._again: deque[Assignment] = deque()
 
     def deal(self, num_groups: int, group_size: int) -> list[Assignment]:
         """The next assignments."""
-        return [self._next(group_size) for _ in range(num_groups)]
+        return [self._again.popleft() if self._again else self._next(group_size) for _ in range(num_groups)]
 
     def _next(self, group_size: int) -> Assignment:
         position = self._position
@@ -44,10 +48,19 @@ class TaskSampler:
         seed = random.Random(f"group-{self._seed}-{position}").randrange(2**31)
         return Assignment(group_id=f"{self._seed}-{position}", task=task, seed=seed, size=group_size)
 
-    def get_state(self) -> dict[str, int]:
-        """The position: how many groups have been dealt."""
-        return {"position": self._position}
+    def get_state(self, pending: Sequence[Assignment] = ()) -> dict[str, Any]:
+        """What a checkpoint keeps.
 
-    def set_state(self, state: dict[str, int]) -> None:
-        """Goes on where the state was taken."""
+        Args:
+            pending: groups that were dealt and not learned from.
+
+        Returns:
+            `position`, how many groups have been dealt, and `pending`, those to be dealt again, if there are any.
+        """
+        again = [asdict(assignment) for assignment in (*pending, *self._again)]
+        return {"position": self._position} | ({"pending": again} if again else {})
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on where the state was taken: what was pending is dealt first."""
         self._position = state["position"]
+        self._again = deque(Assignment(**fields) for fields in state.get("pending", ()))
