@@ -13,7 +13,6 @@ from enum import Enum
 
 import numpy as np
 
-
 #: Of a response over which the weights changed: (place of the first token, version of the weights that sampled it and
 #: those after it), in order of the places.
 VersionChanges = tuple[tuple[int, int], ...]

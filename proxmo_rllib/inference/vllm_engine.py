@@ -3,8 +3,8 @@
     generate ──► AsyncLLM (this process) ──ZMQ──► EngineCore (its own process: scheduler, paged KV cache, model)
     load_weights: compare manifest ─► pause, drop prefix cache ─► worker reads file ─► stamp version ─► resume
 
-Every completion carries the version that EngineCore had when it sampled the first token, and the places from which on it
-had newer ones. Where adapters are served (`vllm_adapters.py`), it carries that of the adapter which its request was sent
+Every completion carries the version that EngineCore had when it sampled the first token, and the places where newer
+ones came. Where adapters are served (`vllm_adapters.py`), it carries that of the adapter which its request was sent
 with.
 """
 

@@ -4,8 +4,8 @@
                        ▲        │ the runner dies, or its engines do
                        └────────┘ played again: those of a runner that died alone each, so that the guilty one is found
 
-What is played again, and how often, is in `tries.py`. The results come in the order of the assignments, whoever played them when: the number of runners and
-who is faster do not change what is learned.
+What is played again, and how often, is in `tries.py`. The results come in the order of the assignments, whoever played
+them when: the number of runners and who is faster do not change what is learned.
 """
 
 from __future__ import annotations

@@ -4,10 +4,11 @@
                ▲                                                        │
                └── one batch more after each weight update ◄────────────┘
 
-Groups are dealt for s iterations ahead and no more, and learned from in the order in which they were dealt. So no token
-that is learned from is older than s weight updates, what waits is bounded, and nothing is played in vain. Which groups an
-iteration learns from does not depend on how long they took: were the first to end taken first, short episodes would be
-learned from more often than long ones. A long one holds up the learners only if it takes more than s iterations.
+With a staleness of s, groups are dealt for s iterations ahead and no more, and learned from in the order in which they
+were dealt. So no token that is learned from is older than s weight updates, what waits is bounded, and nothing is
+played in vain. Which groups an iteration learns from does not depend on how long they took: were the first to end taken
+first, short episodes would be learned from more often than long ones. A long one holds up the learners only if it takes
+more than s iterations.
 
 Runners that die and answers that are lost are as in `dealing.py`.
 """
@@ -16,7 +17,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """Groups that are played while their caller does something else: sampling that never waits for the learner.
 
-    add(assignments) ──► [play_group] * n, on an event loop in a thread of its own ──► take(): those that have ended
+add(assignments) ──► [play_group] * n, on an event loop in a thread of its own ──► take(): those that have ended
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
                      text -> env.step -> Turn ... until it ends
                 -> Group
 
-Where sampling does not wait for the learner, `play_on` adds groups to those that are being played all the time, and takes
+Where sampling does not wait for the learners, `play_on` adds groups to those that are played all the time, and takes
 those that have ended.
 
 A finished episode frees its environment at once; a slow one holds nobody up. A broken environment ends its own episode
@@ -156,9 +156,7 @@ class TextEnvRunner(EnvRunner, Checkpointable):
         pool = None if panel is None else self._panel_pool(panel)
         return self._run(assignments, self._agent(temperature, script), pool, seconds)
 
-    def play_on(
-        self, assignments: Sequence[Assignment], *, wait_s: float, anew: bool = False
-    ) -> PlayedSoFar:
+    def play_on(self, assignments: Sequence[Assignment], *, wait_s: float, anew: bool = False) -> PlayedSoFar:
         """Plays assignments with the policy and goes on with it when the call is over; see `BackgroundPlay`.
 
         Args:

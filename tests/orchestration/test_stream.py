@@ -61,7 +61,12 @@ class World:
         self.dealt: list[str] = []
         self.most_ahead = 0
         self.stream = GroupStream(
-            self, self.deal, self.heal, self.faults, batch=batch, max_staleness=max_staleness  # type: ignore[arg-type]
+            self,
+            self.deal,
+            self.heal,
+            self.faults,
+            batch=batch,
+            max_staleness=max_staleness,  # type: ignore[arg-type]
         )
         self.stream.updated(0)
 
@@ -150,7 +155,7 @@ def test_every_group_is_learned_from_once_and_no_token_is_too_old(seed: int, max
 def test_staleness_is_counted_in_updates_and_by_the_token():
     world = World(num_runners=1, batch=1, max_staleness=2)
     world.length = lambda assignment: 1
-    first, second, third = world.learn(3)
+    first, _, third = world.learn(3)
     assert (first.staleness.max, first.staleness.mean) == (0, 0.0)
     assert third.staleness.max == 2
     group = world.group(Assignment("x", "t", 0, 2), [])
@@ -177,9 +182,7 @@ def test_broken_groups_and_those_that_are_lost_again_and_again_are_replaced_and_
     assert "g2" not in ids(taken)
     assert [len(each.groups) for each in taken] == [4, 4, 4]
     assert [group.group_id for each in taken for group in each.broken] == ["g1"]
-    assert [reason for each in taken for reason in each.reasons] == [
-        "it was lost 3 times; the last reason: no answer"
-    ]
+    assert [reason for each in taken for reason in each.reasons] == ["it was lost 3 times; the last reason: no answer"]
     assert world.faults.counts["group_replayed"] == 2
     assert world.faults.counts["group_dropped"] == 1
     assert world.heals > 3
