@@ -234,12 +234,15 @@ def test_a_stopped_core_process_of_vllm_is_replaced_and_ended(build: Any, tmp_pa
     algorithm = build(1, engine="vllm")
     assert_whole(algorithm, algorithm.train(), tmp_path)
     (core,) = ray.get(algorithm.pool.handles[0].__ray_call__.remote(children), timeout=30)
+    scratch = ray.get(algorithm.pool.handles[0].__ray_call__.remote(lambda actor: str(actor._engine._scratch.path)))
+    assert any(file.is_socket() for file in Path(scratch).iterdir())
     order(tmp_path, STOP, core)
     result = algorithm.train()
     assert obeyed(tmp_path)
     assert_whole(algorithm, result, tmp_path)
     assert faults(result) == {"engine_replaced": 1, "group_replayed": GROUPS}
     assert not Path(f"/proc/{core}").exists(), "it would keep its memory"
+    assert not Path(scratch).exists(), "its files would stay for ever"
 
 
 def children(actor: Any) -> list[int]:

@@ -6,7 +6,6 @@ import asyncio
 import concurrent.futures
 import contextlib
 import os
-import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -19,6 +18,7 @@ from proxmo_rllib.inference.engine import EngineConfig, build_engine
 from proxmo_rllib.inference.weight_parts import write_parts
 from proxmo_rllib.inference.weights import manifest_of_blob
 from proxmo_rllib.machine.folders import folder_with_room
+from proxmo_rllib.machine.scratch import Scratch, remove_abandoned
 from proxmo_rllib.types import Completion, SamplingParams
 
 # Loop turns in which the requests that finished in one engine step all get through to the stream.
@@ -38,6 +38,7 @@ class InferenceActor:
         """
         # Before torch is imported: Ray presets it from the actor's num_cpus, which may be a fraction.
         os.environ["OMP_NUM_THREADS"] = str(config.threads)
+        remove_abandoned()
         self._config = config
         self._engine = build_engine(replace(config, seed=config.seed + rank), version)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -116,12 +117,13 @@ class InferenceActor:
         return self._engine.version
 
     async def _load(self, parts: Sequence[np.ndarray], version: int, folder: Path) -> None:
-        with tempfile.NamedTemporaryFile(prefix="proxmo_weights_", suffix=".safetensors", dir=folder) as file:
+        with Scratch(folder) as scratch:
+            file = scratch / "weights.safetensors"
             if len(parts) == 1:
-                await asyncio.to_thread(parts[0].tofile, file.name)
+                await asyncio.to_thread(parts[0].tofile, file)
             else:
-                await asyncio.to_thread(write_parts, parts, Path(file.name))
-            await self._engine.load_weights(file.name, version)
+                await asyncio.to_thread(write_parts, parts, file)
+            await self._engine.load_weights(file, version)
 
     async def version(self) -> int:
         """Version of the weights that the engine serves."""

@@ -108,7 +108,7 @@ class AdapterVersions:
         await self._remove_old(wait=True)
         number = next(self._numbers)
         # Beside the file, where there is room. It goes as soon as vLLM has read it: the adapter stays in its memory.
-        folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="proxmo_adapter_", dir=Path(path).parent))
+        folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="adapter_", dir=Path(path).parent))
         try:
             await asyncio.to_thread(self._lay_out, folder, path)
             request = await self._add(number, f"version-{version}-load-{number}", folder)

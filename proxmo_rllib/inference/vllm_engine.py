@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import tempfile
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,6 +28,7 @@ from proxmo_rllib.inference.weights import (
     manifest_of_checkpoint,
     manifest_of_file,
 )
+from proxmo_rllib.machine.scratch import Scratch
 from proxmo_rllib.policies.adapters import layer_of
 from proxmo_rllib.policies.model_folder import files_that_count, local_model, read_model_folder
 from proxmo_rllib.types import Completion, SamplingParams, VersionChanges
@@ -51,8 +51,11 @@ class VLLMEngine:
         folder = local_model(config.model)
         lora = config.lora
         self._manifest = manifest_of_checkpoint(folder) if lora is None else manifest_of_adapters(folder, lora)
-        self._scratch = tempfile.TemporaryDirectory(prefix="proxmo_model_")
-        served = files_that_count(read_model_folder(folder), Path(self._scratch.name))
+        self._scratch = Scratch()
+        internals.keep_sockets_in(self._scratch.path)
+        links = self._scratch.path / "model"
+        links.mkdir()
+        served = files_that_count(read_model_folder(folder), links)
         self._config = config
         self._log = OwnLog()
         arguments = engine_arguments(config, str(served))
@@ -152,7 +155,7 @@ class VLLMEngine:
     def close(self) -> None:
         self._broken = self._broken or "it was closed"
         self._llm.shutdown()
-        self._scratch.cleanup()
+        self._scratch.remove()
 
     async def _run(self, ids: np.ndarray, **sampling: Any) -> tuple[Any, int, VersionChanges]:
         """One request to the end. Returns vLLM's RequestOutput, the first version of the weights, and newer ones."""

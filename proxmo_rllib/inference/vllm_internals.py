@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vllm import RequestOutput
 
 WRITTEN_FOR = "0.32"
@@ -51,6 +53,11 @@ def set_environment(threads: int) -> None:
     os.environ["OMP_NUM_THREADS"] = str(threads)
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+
+
+def keep_sockets_in(folder: Path) -> None:
+    """Has vLLM make the sockets of its processes in a folder; it removes none."""
+    os.environ["VLLM_RPC_BASE_PATH"] = str(folder)
 
 
 def platform_is_cpu() -> bool:

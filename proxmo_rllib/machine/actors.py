@@ -10,11 +10,16 @@ import signal
 from collections.abc import Sequence
 from typing import Any
 
+import psutil
 from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from proxmo_rllib import pulse
 from proxmo_rllib.machine.processors import load_text
+from proxmo_rllib.machine.scratch import remove_abandoned
+
+# Seconds for a killed process to be gone.
+_END_S = 2.0
 
 
 def describe_waiting(handles: Sequence[Any]) -> str:
@@ -133,10 +138,18 @@ def _node_of(actor_id: str) -> str | None:
 
 
 def _end_processes(pids: Sequence[int]) -> None:
-    """Kills processes of this machine, unless their numbers belong to others by now: those of Ray's have its job."""
+    """Kills processes of this machine, and removes what they leave in temporary folders.
+
+    Not if their numbers belong to others by now: those of Ray's have its job.
+    """
+    ended = []
     for pid in pids:
-        with contextlib.suppress(OSError):  # it has ended
+        with contextlib.suppress(OSError, psutil.NoSuchProcess):  # it has ended
+            process = psutil.Process(pid)
             with open(f"/proc/{pid}/environ", "rb") as file:
                 environment = file.read()
             if b"RAY_RAYLET_PID=" in environment or b"RAY_JOB_ID=" in environment:
                 os.kill(pid, signal.SIGKILL)
+                ended.append(process)
+    psutil.wait_procs(ended, timeout=_END_S)
+    remove_abandoned()

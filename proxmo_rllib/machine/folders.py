@@ -17,7 +17,8 @@ _SPARE = 16 << 20
 _SOCKET_BYTES = 107  # of the path of a Unix socket
 # Ray's own, below its temporary folder; the process id is this process's.
 _RAY_SOCKET = "ray/session_2026-01-02_03-04-05_678901_{pid}/sockets/plasma_store"
-_ENGINE_SOCKET = "01234567-89ab-cdef-0123-456789abcdef"  # vLLM's, in the system's temporary folder
+# vLLM's, in the system's temporary folder.
+_ENGINE_SOCKET = "proxmo_scratch_01234567/01234567-89ab-cdef-0123-456789abcdef"
 _said: set[str] = set()
 
 

@@ -146,7 +146,7 @@ def test_adapters_that_do_not_fit_are_refused_and_the_engine_goes_on(served: Any
 
 def test_nothing_is_left_behind_in_the_folder_of_the_weights(served: Any) -> None:
     served.change_weights(51)
-    assert not list(served.folder.glob("proxmo_adapter_*"))
+    assert not list(served.folder.glob("adapter_*"))
 
 
 @pytest.mark.parametrize(("threads", "dtype"), [(1, "float32"), (2, "bfloat16")])

@@ -75,7 +75,7 @@ def test_an_engine_asks_for_room_for_its_weights(monkeypatch, tmp_path):
         version = 3
 
         async def load_weights(self, path, version):
-            assert os.path.dirname(path) == str(tmp_path)
+            assert path.parent.parent == tmp_path
             assert np.fromfile(path, np.uint8).tolist() == [0] * 8
 
     served = module.InferenceActor.__new__(module.InferenceActor)
