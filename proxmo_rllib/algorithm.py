@@ -42,6 +42,7 @@ from ray.util.placement_group import get_current_placement_group
 from proxmo_rllib import activity, preemption, quiet, settings_file
 from proxmo_rllib.checkpoint_format import CheckpointError, check_whole, describe_changes, whole_or_nothing
 from proxmo_rllib.config import ProxMOConfig
+from proxmo_rllib.curriculum import TaskSampler
 from proxmo_rllib.evaluation.panels import PanelResult, panel_assignments, summarise
 from proxmo_rllib.faults import FaultLog
 from proxmo_rllib.inference.engine import EngineConfig
@@ -54,13 +55,13 @@ from proxmo_rllib.machine.processors import limit_threads
 from proxmo_rllib.machine.resources import check_in_cluster, ray_for_script
 from proxmo_rllib.metrics_logger import LoggedMetrics
 from proxmo_rllib.model_checks import check_model
+from proxmo_rllib.orchestration.collecting import Collection
 from proxmo_rllib.orchestration.dealing import Dealer, Dealt
 from proxmo_rllib.orchestration.learners import Learners
 from proxmo_rllib.orchestration.runners import Runners
 from proxmo_rllib.orchestration.watch import Part, Watch, engine_parts
 from proxmo_rllib.policies.adapters import save_adapters
 from proxmo_rllib.policies.loading import resolve_pretrained, save_policy
-from proxmo_rllib.rollouts import TaskSampler
 from proxmo_rllib.rollouts.environments import check_first_prompt, make_text_env, split_tasks
 from proxmo_rllib.rollouts.record import episode_record
 from proxmo_rllib.rollouts.sampling_metrics import throughput
@@ -109,6 +110,7 @@ class ProxMO(Algorithm):
         self._recorded = LineFile(Path(self.logdir) / "episodes.jsonl")
         check_model(self.config.pretrained or "", self.config.engine, self.config.lora_record)
         self._probe_ids = check_first_prompt(self.config)
+        self._sampler = TaskSampler.of(self.config, split_tasks(make_text_env(self.config), self.config))
         if not (ray.is_initialized() and get_current_placement_group()):  # Tune has reserved a trial's resources
             # Not by the thread below, as it would be otherwise: Ray's processes end with the thread.
             ray_for_script(self.resource_request(self.config))
@@ -134,7 +136,6 @@ class ProxMO(Algorithm):
         self._connect()
         self._watch = Watch(self._parts, self._faults, self.config.silence_timeout_s)
         self._watch.start()
-        self._sampler = TaskSampler(split_tasks(make_text_env(self.config), self.config), self.config.seed or 0)
         self._transfer_weights()
 
     @staticmethod
@@ -209,7 +210,8 @@ class ProxMO(Algorithm):
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER), reduce="mean", window=1):
             groups = self._sample_groups()
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER), reduce="mean", window=1):
-            self._learn(groups)
+            if groups.group_refs:  # a step without would be one of momentum and weight decay
+                self._learn(groups)
         with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER), reduce="mean", window=1):
             self._transfer_weights()
 
@@ -219,7 +221,22 @@ class ProxMO(Algorithm):
         Args:
             script: plays instead of the policy, if given.
         """
-        assignments = self._sampler.deal(self.config.num_groups, self.config.group_size)
+        config = self.config
+        collection = Collection(self._sampler, config.num_groups, config.group_size, max(1, config.num_learners))
+        while assignments := collection.deal():
+            collection.add(assignments, self._play_round(assignments, script))
+        self._record(collection.records)
+        self.metrics.log_value("num_groups_dropped", collection.num_broken, reduce="sum")
+        for name, value in collection.metrics().items():
+            self.metrics.log_value(("curriculum", name), value, reduce="max", window=1)
+        groups = collection.groups()
+        # Put by this process, which owns them: they outlive the environment runner that played them.
+        return GroupedTrainingData(
+            group_refs=[ray.put(group) for group in groups], group_tokens=[group.num_tokens for group in groups]
+        )
+
+    def _play_round(self, assignments: Sequence[Assignment], script: Any) -> Dealt:
+        """Has groups played for training, and logs what the runners report."""
         activity.begin("playing", sum(assignment.size for assignment in assignments))
         dealt = self._dealer.play(
             assignments,
@@ -229,23 +246,9 @@ class ProxMO(Algorithm):
             ),
             self.config.sample_timeout_s,
         )
-        # Put by this process, which owns them: they outlive the environment runner that played them.
-        whole = {
-            group.group_id: (ray.put(group), group.num_tokens) for result, _ in dealt.results for group in result.groups
-        }
-        for result, metrics in dealt.results:
+        for _, metrics in dealt.results:
             self.metrics.aggregate([metrics], key=ENV_RUNNER_RESULTS)
-            self._record(result.records)
-        self.metrics.log_value("num_groups_dropped", len(assignments) - len(whole), reduce="sum")
-        if len(whole) < max(1, self.config.num_learners):
-            reasons = [*(error for result, _ in dealt.results for error in result.errors), *dealt.dropped.values()]
-            raise RuntimeError(
-                f"Only {len(whole)} of {len(assignments)} groups are whole, too few to learn from. The first reason of "
-                f"{len(reasons)}: {reasons[0] if reasons else 'unknown'}"
-            )
-        # In the order of the assignments: who played them, and when, changes nothing.
-        ordered = [whole[assignment.group_id] for assignment in assignments if assignment.group_id in whole]
-        return GroupedTrainingData(group_refs=[ref for ref, _ in ordered], group_tokens=[size for _, size in ordered])
+        return dealt
 
     def play_groups(
         self, assignments: Sequence[Assignment], *, temperature: float = 0.0, script: Any = None, panel: Any = None
