@@ -431,6 +431,8 @@ class ProxMO(Algorithm):
                 packed = memoryview(ray.get(adapters))
                 save_adapters(self.config.pretrained or "", lora, packed, folder / ADAPTER_FOLDER)
             settings_file.write_settings(self.config, folder / settings_file.NAME)
+            # The state above has it too; here people can read it.
+            (folder / f"{TASK_SAMPLER}.json").write_text(json.dumps(self._sampler.get_state()), encoding="utf-8")
         return str(folder)
 
     def _in_digits(self) -> dict[str, Any]:
