@@ -569,9 +569,14 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
         from proxmo_rllib.curriculum.checks import check_curriculum
 
         check_curriculum(self)
-        self.task_order = TASK_ORDERS.carried(self.task_order)
-        self.horizon = HORIZONS.carried(self.horizon)
-        self.dynamic_sampling = DYNAMIC_SAMPLINGS.carried(self.dynamic_sampling)
+        # Another process may never have heard of a name that a user's script registered.
+        registries: dict[str, Registry[Any]] = {
+            "task_order": TASK_ORDERS,
+            "horizon": HORIZONS,
+            "dynamic_sampling": DYNAMIC_SAMPLINGS,
+        }
+        for key, registry in registries.items():
+            setattr(self, key, registry.carried(getattr(self, key)))
 
     def _validate_rllib_settings(self) -> None:
         if self.add_default_connectors_to_learner_pipeline:
