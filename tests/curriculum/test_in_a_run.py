@@ -16,7 +16,7 @@ from env_wrappers.core import AnyText
 from env_wrappers.panels import Panel
 from proxmo_rllib import ProxMO, ProxMOConfig
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 GROUPS, SIZE, TURNS = 4, 3, 4
 CURRICULUM: dict[str, Any] = {
