@@ -11,6 +11,7 @@ import pytest
 
 from proxmo_rllib import ProxMOConfig
 from proxmo_rllib.advantages import ESTIMATORS
+from proxmo_rllib.cli.settings import apply_settings
 from proxmo_rllib.curriculum import (
     TASK_ORDERS,
     TaskOrder,
@@ -18,6 +19,7 @@ from proxmo_rllib.curriculum import (
     register_task_order,
     task_orders,
 )
+from proxmo_rllib.settings_file import read_settings, write_settings
 from proxmo_rllib.types import Assignment, Group
 
 TASKS = [f"task-{index}" for index in range(30)]
@@ -68,6 +70,38 @@ def test_seeds_and_names_of_groups_are_those_without_a_curriculum(config, make_g
     assert [(a.group_id, a.seed, a.size) for a in dealt] == [(a.group_id, a.seed, a.size) for a in plain]
     if "task_order" not in words:
         assert [a.task for a in dealt] == [a.task for a in plain]
+
+
+@pytest.mark.parametrize("words", CURRICULA.values(), ids=CURRICULA)
+def test_an_iteration_that_was_cut_is_dealt_again(config, make_group, words):
+    """The same sampler goes back to where it was, as after SIGTERM."""
+    sampler = TaskSampler.of(config.curriculum(**words), TASKS)
+    play(sampler, 33, make_group)
+    state, metrics = sampler.get_state(), sampler.metrics()
+    cut = play(sampler, 20, make_group)
+    sampler.set_state(state)
+    assert sampler.metrics() == metrics
+    assert play(sampler, 20, make_group) == cut
+
+
+def test_words_of_the_command_line_and_of_a_checkpoints_settings(config, tmp_path):
+    apply_settings(
+        config,
+        {
+            "task_order": "success_rate",
+            "task_order.low": "0.2",
+            "horizon.name": "by_iterations",
+            "horizon.start": "3",
+            "dynamic_sampling": '{"name": "outcome", "at_most": 2}',
+        },
+    )
+    config.validate()
+    write_settings(config, tmp_path / "settings.json")
+    read = read_settings(tmp_path / "settings.json").config
+    for known in (config, read):
+        assert known.task_order == {"name": "success_rate", "low": 0.2}
+        assert known.horizon == {"name": "by_iterations", "start": 3}
+        assert known.dynamic_sampling == {"name": "outcome", "at_most": 2}
 
 
 def test_a_run_that_is_resumed_with_another_curriculum_keeps_its_place(config, make_group):
@@ -284,10 +318,12 @@ class TestOnesOwn:
         yield ShortestFirst
         del TASK_ORDERS["shortest_first"]
 
-    def test_it_is_chosen_by_its_name_and_reaches_other_processes(self, config, shortest):
+    def test_it_is_chosen_by_its_name_and_reaches_other_processes(self, config, shortest, tmp_path):
         config.curriculum(task_order={"name": "shortest_first", "longest": 3})
         config.validate()
         assert config.task_order == {"name": shortest, "longest": 3}, "another process knows no name of a script's"
+        write_settings(config, tmp_path / "settings.json")
+        assert read_settings(tmp_path / "settings.json").withheld == {}, "who plays a checkpoint misses nothing"
         sampler = TaskSampler.of(config, ["dddd", "ccc", "bb", "a"])
         assert [a.task for a in sampler.deal(4, 2)] == ["a", "bb", "ccc", "a"]
 
