@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from abc import ABCMeta
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
@@ -23,6 +23,7 @@ from proxmo_rllib.rollouts.chat_template import TODAY
 from proxmo_rllib.setters import default_settings, setter
 
 if TYPE_CHECKING:
+    from proxmo_rllib.curriculum import DynamicSampling, Horizon, TaskOrder
     from proxmo_rllib.learner.losses import Correction, Objective
     from proxmo_rllib.registry import Choice, Registry
 
@@ -278,6 +279,27 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
         super().training(**kwargs)
         return self
 
+    @setter
+    def curriculum(
+        self,
+        *,
+        task_order: str | Callable[..., TaskOrder] | Mapping[str, Any] = "epochs",
+        horizon: str | Callable[..., Horizon] | Mapping[str, Any] = "full",
+        dynamic_sampling: str | Callable[..., DynamicSampling] | Mapping[str, Any] = "none",
+    ) -> Self:
+        """Sets which tasks are played, for how many turns, and which groups are learned from; see docs/curriculum.md.
+
+        Args:
+            task_order: "epochs" (every task once a pass) or "success_rate" (those too hard or too easy seldom), written
+                as `objective` is, such as `{"name": "success_rate", "low": 0.1, "high": 0.9}`.
+            horizon: turns of an episode: "full" (`max_turns`), "by_iterations" or "by_success", which start short and
+                grow, such as `{"name": "by_iterations", "start": 5, "step": 5, "every": 10}`. The panel has all turns.
+            dynamic_sampling: "none" (every group is learned from), "outcome" or "advantage": groups whose episodes all
+                came out the same, or without an advantage, are left out, and new ones are played instead, such as
+                `{"name": "outcome", "at_most": 3}`; an iteration then takes up to three times as long to play.
+        """
+        return self
+
     @override(AlgorithmConfig)
     @setter
     def learners(self, *, sharding: str | Mapping[str, Any] | None = None, **kwargs: Any) -> Self:
@@ -472,6 +494,7 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
         super().validate()
         self._validate_rollouts()
         self._validate_training()
+        self._validate_curriculum()
         self._validate_rllib_settings()
 
     def _validate_rollouts(self) -> None:
@@ -548,6 +571,20 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
             "advantage_estimator": ESTIMATORS,
             "objective": OBJECTIVES,
             "correction": CORRECTIONS,
+        }
+        for key, registry in registries.items():
+            setattr(self, key, registry.carried(getattr(self, key)))
+
+    def _validate_curriculum(self) -> None:
+        from proxmo_rllib.curriculum import DYNAMIC_SAMPLINGS, HORIZONS, TASK_ORDERS
+        from proxmo_rllib.curriculum.checks import check_curriculum
+
+        check_curriculum(self)
+        # Another process may never have heard of a name that a user's script registered.
+        registries: dict[str, Registry[Any]] = {
+            "task_order": TASK_ORDERS,
+            "horizon": HORIZONS,
+            "dynamic_sampling": DYNAMIC_SAMPLINGS,
         }
         for key, registry in registries.items():
             setattr(self, key, registry.carried(getattr(self, key)))

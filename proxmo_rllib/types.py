@@ -183,6 +183,7 @@ class Assignment:
     task: str
     seed: int  # seeds the environment's reset and, with the episode's place in the group, the sampling
     size: int
+    max_turns: int | None = None  # turns after which its episodes are truncated; None for the config's
 
 
 @dataclass(frozen=True, slots=True)

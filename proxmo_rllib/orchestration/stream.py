@@ -15,7 +15,6 @@ Runners that die and answers that are lost are as in `dealing.py`.
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxmo_rllib.faults import FaultLog
+from proxmo_rllib.orchestration.collecting import Collection
 from proxmo_rllib.orchestration.runners import Broke, Died, Runners
 from proxmo_rllib.orchestration.tries import Again, Tries
 from proxmo_rllib.rollouts.background_play import PlayedSoFar
@@ -32,13 +32,8 @@ logger = logging.getLogger(__name__)
 
 # A runner's call waits so long for a group that ends; meanwhile it cannot be given others.
 _WAIT_S = 0.2
+_TOO_OLD = "its oldest token is behind by"
 _LOOK_EVERY_S = 1.0
-# So many groups may be given up in one iteration, in batches, before the run ends over it.
-_MAX_BATCHES_IN_VAIN = 3
-
-
-class AllGroupsLostError(RuntimeError):
-    """One group after the other broke, was given up or was too old."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +51,17 @@ class Staleness:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What an iteration learns from.
+    """What came of an iteration's groups.
 
     Attributes:
-        groups: whole ones, in the order in which they were dealt.
-        broken: those in which an episode has the status ERROR.
-        reasons: why others were given up.
+        played: in the order in which they were dealt, those that are not learned from too.
         num_stale: groups that were too old.
-        staleness: of `groups`.
-        num_waiting: groups that have ended too, and are for the next iteration.
+        staleness: of the others.
+        num_waiting: groups that have ended, and are for later iterations.
         num_playing: groups that have not ended.
     """
 
-    groups: tuple[Group, ...]
-    broken: tuple[Group, ...]
-    reasons: tuple[str, ...]
+    played: tuple[Group, ...]
     num_stale: int
     staleness: Staleness
     num_waiting: int
@@ -93,11 +84,11 @@ class _Dealt:
 
     Attributes:
         assignment: of it.
-        group: when it has ended.
+        outcome: the group when it has ended, or why it was given up.
     """
 
     assignment: Assignment
-    group: Group | None = None
+    outcome: Group | str | None = None
 
 
 class GroupStream:
@@ -145,7 +136,7 @@ class GroupStream:
     @property
     def num_waiting(self) -> int:
         """Groups that have ended and were not taken yet."""
-        return sum(dealt.group is not None for dealt in self._dealt.values())
+        return sum(dealt.outcome is not None for dealt in self._dealt.values())
 
     def updated(self, version: int) -> None:
         """The engines have other weights: groups of one more batch are dealt.
@@ -155,7 +146,7 @@ class GroupStream:
         """
         self._updates += 1
         self._update_of[version] = self._updates
-        self._top_up()
+        self._top_up(self._batch)
         self._hand_out()
 
     def forget(self) -> None:
@@ -167,56 +158,58 @@ class GroupStream:
         self._calls.clear()
         self._anew = set(self._runners.handles())
 
-    def take(self) -> Taken:
+    def take(self, collection: Collection) -> Taken:
         """Waits for the groups of an iteration.
 
+        Args:
+            collection: takes them, until it has enough.
+
         Raises:
-            AllGroupsLostError: one group after the other broke, was given up or was too old.
             RuntimeError: no environment runner is left.
             EngineDeadError: engines die again and again.
         """
-        broken: list[Group] = []
-        stale: list[Group] = []
-        given_up = len(self._tries.dropped)
+        played: list[Group] = []
+        learned: list[Group] = []
         self._heal()
-        while (groups := self._batch_of(stale)) is None:
-            self._top_up()
-            self._hand_out()
-            self._collect(broken)
-            lost = len(broken) + len(stale) + len(self._tries.dropped) - given_up
-            if lost > _MAX_BATCHES_IN_VAIN * self._batch:
-                raise AllGroupsLostError(self._in_vain(lost, broken, stale, [*self._tries.dropped.values()][given_up:]))
-        for group in groups:
-            del self._dealt[group.group_id]
-        return Taken(
-            tuple(groups),
-            tuple(broken),
-            tuple([*self._tries.dropped.values()][given_up:]),
-            len(stale),
-            self._staleness(groups),
-            self.num_waiting,
-            len(self._dealt) - self.num_waiting,
+        while collection.missing > 0:
+            first = next(iter(self._dealt.values()), None)
+            if first is None or first.outcome is None:
+                self._top_up(collection.missing)
+                self._hand_out()
+                self._collect()
+                continue
+            del self._dealt[first.assignment.group_id]
+            reason = self._why_not(first.outcome)
+            group = first.outcome if isinstance(first.outcome, Group) else None
+            played += [group] if group is not None else []
+            learned += [group] if group is not None and not reason else []
+            collection.add_group(first.assignment, None if reason else group, reason)
+        stale = sum(self._age(group) > self._max_staleness for group in played)
+        waiting = self.num_waiting
+        return Taken(tuple(played), stale, self._staleness(learned), waiting, len(self._dealt) - waiting)
+
+    def _why_not(self, outcome: Group | str) -> str:
+        """Why a group may not be learned from; empty if it may."""
+        if isinstance(outcome, str):
+            return outcome
+        for episode in outcome.episodes:
+            if episode.status is Status.ERROR:
+                return episode.error or ""
+        age = self._age(outcome)
+        if age <= self._max_staleness:
+            return ""
+        return (
+            f"its oldest token was sampled {age} weight updates ago, and max_staleness={self._max_staleness}: raise "
+            "it, or set it to 0"
         )
 
-    def _batch_of(self, stale: list[Group]) -> list[Group] | None:
-        """The groups of the next iteration; None if they have not all ended."""
-        while True:
-            first = [dealt.group for dealt in itertools.islice(self._dealt.values(), self._batch)]
-            groups = [group for group in first if group is not None]
-            old = [group for group in groups if self._age(group) > self._max_staleness]
-            for group in old:
-                stale.append(group)
-                del self._dealt[group.group_id]
-            if not old:
-                return groups if len(groups) == self._batch else None
+    def _top_up(self, missing: int) -> None:
+        """Deals as many as the present iteration misses, and those of the next ones.
 
-    def _top_up(self) -> None:
-        missing = (1 + self._max_staleness) * self._batch - len(self._dealt)
-        if missing > 0:
-            self._add(self._next(missing))
-
-    def _add(self, assignments: Sequence[Assignment]) -> None:
-        for assignment in assignments:
+        No more: a group that broke and is not replaced in its iteration leaves a gap, else later ones would be too old.
+        """
+        count = self._max_staleness * self._batch + missing - len(self._dealt)
+        for assignment in self._next(max(0, count)):
             self._dealt[assignment.group_id] = _Dealt(assignment)
             self._queue.append(assignment)
 
@@ -244,7 +237,7 @@ class GroupStream:
     def _asking(self, share: list[Assignment], anew: bool) -> Callable[[Any], Any]:
         return lambda runner: runner.play_on(share, wait_s=_WAIT_S, anew=anew)
 
-    def _collect(self, broken: list[Group]) -> None:
+    def _collect(self) -> None:
         for call in self._runners.first_of(list(self._calls), _LOOK_EVERY_S):
             number = self._calls.pop(call)
             result = self._runners.result(number, call)
@@ -255,19 +248,14 @@ class GroupStream:
                 self._anew.add(number)
                 self._on_loss([*self._with.pop(number, {}).values()], dict.fromkeys(mine, result.reason))
             else:
-                self._take_in(number, result, broken)
+                self._take_in(number, result)
 
-    def _take_in(self, number: int, result: PlayedSoFar, broken: list[Group]) -> None:
+    def _take_in(self, number: int, result: PlayedSoFar) -> None:
         """Notes what a runner has played."""
         mine = self._with.get(number, {})
         for group in result.groups:
-            if mine.pop(group.group_id, None) is None:
-                continue  # of before a restart from a checkpoint
-            if any(episode.status is Status.ERROR for episode in group.episodes):
-                broken.append(group)
-                del self._dealt[group.group_id]
-            else:
-                self._dealt[group.group_id].group = group
+            if mine.pop(group.group_id, None) is not None:  # else it is of before a restart from a checkpoint
+                self._dealt[group.group_id].outcome = group
         self._on_loss([mine.pop(group_id) for group_id in result.lost if group_id in mine], result.lost)
         # It was started again since: nothing of what it had is there any more.
         forgotten = [mine.pop(group_id) for group_id in [*mine] if group_id not in result.playing]
@@ -283,8 +271,9 @@ class GroupStream:
     def _play_again(self, again: Again) -> None:
         self._queue.extend(again.together)
         self._alone.extend(again.alone)
-        for group_id in self._tries.dropped:
-            self._dealt.pop(group_id, None)
+        for group_id, reason in self._tries.dropped.items():
+            if group_id in self._dealt:
+                self._dealt[group_id].outcome = reason
 
     def _age(self, group: Group) -> int:
         """Weight updates since its oldest token."""
@@ -301,16 +290,3 @@ class GroupStream:
         tokens = sum(count for _, count in ages)
         mean = sum(age * count for age, count in ages) / tokens if tokens else 0.0
         return Staleness(mean, max((age for age, _ in ages), default=0))
-
-    def _in_vain(self, lost: int, broken: Sequence[Group], stale: Sequence[Group], dropped: Sequence[str]) -> str:
-        errors = [episode.error for group in broken for episode in group.episodes if episode.error]
-        reasons = [*errors, *dropped]
-        if len(stale) > lost / 2:
-            return (
-                f"{len(stale)} of the last {lost} groups were older than max_staleness={self._max_staleness} weight "
-                "updates and could not be learned from: raise max_staleness, or set it to 0."
-            )
-        return (
-            f"{lost} groups in a row could not be learned from. The first reason of {len(reasons)}: "
-            f"{reasons[0] if reasons else 'unknown'}"
-        )

@@ -143,7 +143,7 @@ async def play_episode(
         assignment: the group.
         index: place of the episode in its group.
         append: whether the conversation is append-only.
-        max_turns: turns after which it is truncated.
+        max_turns: turns after which it is truncated, unless the assignment says it.
         max_prompt_tokens: a longer prompt ends the episode as truncated; at the first turn it is an error.
 
     Raises:
@@ -151,6 +151,8 @@ async def play_episode(
     """
     turns: list[Turn] = []
     info: dict[str, Any] = {}
+    if assignment.max_turns is not None:
+        max_turns = assignment.max_turns
     try:
         status = await _play(lease, agent, chat, assignment, turns, info, append, max_turns, max_prompt_tokens)
         error = None

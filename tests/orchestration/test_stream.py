@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 
+from proxmo_rllib import ProxMOConfig
+from proxmo_rllib.curriculum import TaskSampler
 from proxmo_rllib.faults import FaultLog
+from proxmo_rllib.orchestration.collecting import Collection
 from proxmo_rllib.orchestration.runners import Broke, Died
-from proxmo_rllib.orchestration.stream import AllGroupsLostError, GroupStream, Taken
+from proxmo_rllib.orchestration.stream import GroupStream, Taken
 from proxmo_rllib.rollouts.background_play import PlayedSoFar
 from proxmo_rllib.types import Assignment, Episode, Group, Status, Turn
 
+BATCH = 4
 TOKENS = np.zeros(2, np.int32)
 
 
@@ -49,29 +55,26 @@ class Runner:
 class World:
     """Runners, weights and tasks of a stream; in the place of `Runners` too."""
 
-    def __init__(self, num_runners: int = 2, batch: int = 4, max_staleness: int = 1) -> None:
+    def __init__(self, num_runners: int = 2, max_staleness: int = 1, **curriculum: Any) -> None:
+        config: Any = ProxMOConfig().environment("env_wrappers/ALFWorld-v0").policy(pretrained="some/model")
+        config.training(num_groups=BATCH, group_size=2).curriculum(**curriculum)
+        self.sampler = TaskSampler.of(config, [f"task-{index}" for index in range(50)])
         self.version = 0
         self.length: Callable[[Assignment], int] = lambda assignment: 2
         self.loses: Callable[[Assignment], str | None] = lambda assignment: None
-        self.status: Callable[[Assignment], Status] = lambda assignment: Status.SUCCESS
+        self.statuses: Callable[[Assignment], list[Status]] = lambda assignment: [Status.SUCCESS, Status.FAILURE]
         self.dies: Callable[[int, Runner], Any] = lambda number, runner: None
         self.runners = {number: Runner(self) for number in range(1, num_runners + 1)}
         self.faults = FaultLog()
         self.heals = 0
         self.dealt: list[str] = []
         self.most_ahead = 0
-        self.stream = GroupStream(
-            self,
-            self.deal,
-            self.heal,
-            self.faults,
-            batch=batch,
-            max_staleness=max_staleness,  # type: ignore[arg-type]
-        )
+        runners: Any = self
+        self.stream = GroupStream(runners, self.deal, self.heal, self.faults, batch=BATCH, max_staleness=max_staleness)
         self.stream.updated(0)
 
     def deal(self, count: int) -> list[Assignment]:
-        new = [Assignment(f"g{len(self.dealt) + i}", f"task-{len(self.dealt) + i}", 0, 2) for i in range(count)]
+        new = self.sampler.deal(count, 2)
         self.dealt += [assignment.group_id for assignment in new]
         return new
 
@@ -79,7 +82,6 @@ class World:
         self.heals += 1
 
     def group(self, assignment: Assignment, versions: list[int]) -> Group:
-        status = self.status(assignment)
         episodes = tuple(
             Episode(
                 f"{assignment.group_id}-{index}",
@@ -91,7 +93,7 @@ class World:
                 status,
                 error="it broke" if status is Status.ERROR else None,
             )
-            for index in range(2)
+            for index, status in enumerate(self.statuses(assignment))
         )
         return Group(assignment.group_id, assignment.task, episodes)
 
@@ -117,17 +119,26 @@ class World:
             self.runners[number] = Runner(self)
         return outcome
 
-    def learn(self, iterations: int) -> list[Taken]:
-        taken = []
+    def learn(self, iterations: int) -> list[Iteration]:
+        done = []
         for _ in range(iterations):
-            taken.append(self.stream.take())
+            collection = Collection(self.sampler, BATCH, 2, 1)
+            taken = self.stream.take(collection)
+            done.append(Iteration(taken, collection, [group.group_id for group in collection.groups()]))
             self.version += 10  # optimizer steps
             self.stream.updated(self.version)
-        return taken
+        return done
 
 
-def ids(taken: Sequence[Taken]) -> list[str]:
-    return [group.group_id for each in taken for group in each.groups]
+@dataclass
+class Iteration:
+    taken: Taken
+    collection: Collection
+    learned: list[str]
+
+
+def learned(iterations: Sequence[Iteration]) -> list[str]:
+    return [group_id for iteration in iterations for group_id in iteration.learned]
 
 
 @pytest.mark.parametrize("max_staleness", [1, 2, 4])
@@ -136,32 +147,30 @@ def test_every_group_is_learned_from_once_and_no_token_is_too_old(seed: int, max
     """Episodes of very different lengths, two runners, one of which dies now and then."""
     rng = random.Random(seed)
     world = World(max_staleness=max_staleness)
-    lengths = {f"g{i}": rng.choice([1, 2, 3, 40]) for i in range(1000)}
+    lengths = {f"0-{i}": rng.choice([1, 2, 3, 40]) for i in range(1000)}
     world.length = lambda assignment: lengths[assignment.group_id]
     world.dies = lambda number, runner: Died("") if rng.random() < 0.003 else None
-    taken = world.learn(30)
-    learned = ids(taken)
-    assert [len(each.groups) for each in taken] == [4] * 30
-    assert len({*learned}) == len(learned)
+    iterations = world.learn(30)
     given_up = {*world.stream._tries.dropped}
     assert len(given_up) <= 4, "only what a runner died over twice"
-    assert {*learned} | {a.group_id for a in world.stream.pending} | given_up == {*world.dealt}, "a task is lost"
-    assert max(each.staleness.max for each in taken) <= max_staleness
-    assert all(each.num_stale == 0 for each in taken)
-    assert world.most_ahead <= (1 + max_staleness) * 4
-    assert learned == [group_id for group_id in world.dealt if group_id in {*learned}], "not in the order of dealing"
+    ahead = {assignment.group_id for assignment in world.stream.pending}
+    assert learned(iterations) == [g for g in world.dealt if g not in ahead | given_up], "each once, in their order"
+    assert len({*world.dealt}) == len(world.dealt)
+    assert sum(iteration.collection.num_broken for iteration in iterations) == len(given_up - ahead)
+    assert max(iteration.taken.staleness.max for iteration in iterations) <= max_staleness
+    assert all(iteration.taken.num_stale == 0 for iteration in iterations)
+    assert world.most_ahead <= (1 + max_staleness) * BATCH
 
 
 def test_staleness_is_counted_in_updates_and_by_the_token():
-    world = World(num_runners=1, batch=1, max_staleness=2)
+    world = World(num_runners=1, max_staleness=2)
     world.length = lambda assignment: 1
     first, _, third = world.learn(3)
-    assert (first.staleness.max, first.staleness.mean) == (0, 0.0)
-    assert third.staleness.max == 2
-    group = world.group(Assignment("x", "t", 0, 2), [])
+    assert (first.taken.staleness.max, first.taken.staleness.mean) == (0, 0.0)
+    assert third.taken.staleness.max == 2
     mixed = Episode("x-0", "x", "t", "", 0, (turn(10, ((1, 30),)),), Status.SUCCESS)
     assert [*mixed.versions()] == [(10, 1), (30, 1)]
-    found = world.stream._staleness([Group("x", "t", (mixed, *group.episodes))])
+    found = world.stream._staleness([Group("x", "t", (mixed,))])
     assert (found.max, found.mean) == (2, 1.0)
 
 
@@ -169,33 +178,43 @@ def test_staleness_is_counted_in_updates_and_by_the_token():
 def test_what_is_played_ahead_is_bounded(max_staleness: int):
     world = World(max_staleness=max_staleness)
     world.learn(1)
-    assert len(world.dealt) == (2 + max_staleness) * 4
-    assert len(world.stream.pending) == (1 + max_staleness) * 4
+    assert len(world.dealt) == (2 + max_staleness) * BATCH
+    assert len(world.stream.pending) == (1 + max_staleness) * BATCH
 
 
-def test_broken_groups_and_those_that_are_lost_again_and_again_are_replaced_and_said():
+def test_broken_groups_and_those_that_are_lost_again_and_again_are_left_out_and_said():
     world = World()
-    world.status = lambda a: Status.ERROR if a.task == "task-1" else Status.SUCCESS
-    world.loses = lambda a: "no answer" if a.task == "task-2" else None
-    taken = world.learn(3)
-    assert "g1" not in ids(taken)
-    assert "g2" not in ids(taken)
-    assert [len(each.groups) for each in taken] == [4, 4, 4]
-    assert [group.group_id for each in taken for group in each.broken] == ["g1"]
-    assert [reason for each in taken for reason in each.reasons] == ["it was lost 3 times; the last reason: no answer"]
+    world.statuses = lambda a: [Status.ERROR if a.group_id == "0-1" else Status.SUCCESS] * 2
+    world.loses = lambda a: "no answer" if a.group_id == "0-2" else None
+    iterations = world.learn(3)
+    assert learned(iterations) == [f"0-{i}" for i in range(12) if i not in (1, 2)]
+    assert [iteration.collection.num_broken for iteration in iterations] == [2, 0, 0]
+    assert iterations[0].collection._reasons == ["it broke", "it was lost 3 times; the last reason: no answer"]
+    assert [group.group_id for group in iterations[0].taken.played] == ["0-0", "0-1", "0-3"]
     assert world.faults.counts["group_replayed"] == 2
     assert world.faults.counts["group_dropped"] == 1
     assert world.heals > 3
 
 
+def test_groups_without_contrast_are_replaced_up_to_the_bound():
+    world = World(dynamic_sampling={"name": "outcome", "at_most": 2})
+    world.statuses = lambda a: [Status.SUCCESS, Status.SUCCESS if int(a.group_id[2:]) % 2 else Status.FAILURE]
+    first, second = world.learn(2)
+    assert first.learned == ["0-0", "0-2", "0-4", "0-6"]
+    assert [group.group_id for group in first.taken.played] == [f"0-{i}" for i in range(7)]
+    assert first.collection.metrics()["num_groups_without_contrast"] == 3
+    assert second.learned == ["0-8", "0-10", "0-12", "0-14"]
+    world.statuses = lambda a: [Status.SUCCESS] * 2
+    assert len(world.learn(2)[1].taken.played) == 2 * BATCH
+
+
 def test_a_group_that_kills_its_runner_is_found_and_the_others_are_played():
     """After the first death each of that runner's groups is played alone."""
     world = World()
-    world.dies = lambda number, runner: Died("") if "g5" in runner.groups else None
-    taken = world.learn(5)
-    assert "g5" not in ids(taken)
-    assert {*ids(taken)} >= {f"g{i}" for i in range(12) if i != 5}
-    (reason,) = [reason for each in taken for reason in each.reasons]
+    world.dies = lambda number, runner: Died("") if "0-5" in runner.groups else None
+    iterations = world.learn(5)
+    assert learned(iterations) == [f"0-{i}" for i in range(20) if i != 5]
+    (reason,) = iterations[1].collection._reasons
     assert "times while they played it" in reason
 
 
@@ -204,9 +223,9 @@ def test_a_runner_that_was_started_again_unseen_gets_its_groups_again():
     world.length = lambda assignment: 5
     for _ in range(2):
         world.stream._hand_out()
-        world.stream._collect([])
+        world.stream._collect()
     world.runners[1] = Runner(world)
-    assert len(ids(world.learn(4))) == 16
+    assert learned(world.learn(4)) == [f"0-{i}" for i in range(16)]
     assert world.faults.counts["group_replayed"] > 0
 
 
@@ -214,24 +233,26 @@ def test_a_call_that_raises_costs_a_runner_its_groups_and_they_are_played_again(
     world = World()
     calls = iter([None, Broke("TypeError: x"), *[None] * 1000])
     world.dies = lambda number, runner: next(calls)
-    assert sorted(ids(world.learn(2))) == [f"g{i}" for i in range(8)]
+    assert learned(world.learn(2)) == [f"0-{i}" for i in range(8)]
     assert world.faults.counts["group_replayed"] > 0
 
 
-def test_what_was_forgotten_is_not_learned_from():
+def test_what_was_forgotten_is_not_learned_from_unless_it_is_dealt_again():
     world = World()
     world.length = lambda assignment: 3
     world.learn(1)
-    pending = {a.group_id for a in world.stream.pending}
+    state = world.sampler.get_state(world.stream.pending)
+    world.learn(1)
+    world.sampler.set_state(json.loads(json.dumps(state)))
     world.stream.forget()
     assert world.stream.pending == []
-    assert not pending & {*ids(world.learn(3))}
+    assert learned(world.learn(3)) == [f"0-{i}" for i in range(4, 16)]
 
 
 def test_a_run_all_of_whose_groups_break_ends_with_the_reason():
     world = World()
-    world.status = lambda assignment: Status.ERROR
-    with pytest.raises(AllGroupsLostError, match=r"groups in a row .* The first reason of \d+: it broke"):
+    world.statuses = lambda assignment: [Status.ERROR] * 2
+    with pytest.raises(RuntimeError, match=r"Only 0 of 4 groups are whole.* The first reason of 4: it broke"):
         world.learn(1)
 
 
@@ -240,5 +261,7 @@ def test_a_run_all_of_whose_groups_are_too_old_ends_with_the_remedy():
     world = World()
     world.learn(3)
     world.group = lambda a, versions: World.group(world, a, [0])  # type: ignore[method-assign]
-    with pytest.raises(AllGroupsLostError, match=r"older than max_staleness=1 .* raise max_staleness, or set it to 0"):
+    with pytest.raises(
+        RuntimeError, match=r"sampled \d weight updates ago, and max_staleness=1: raise it, or"
+    ):
         world.learn(2)
