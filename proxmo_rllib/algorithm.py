@@ -42,28 +42,30 @@ from ray.util.placement_group import get_current_placement_group
 from proxmo_rllib import activity, preemption, quiet, settings_file
 from proxmo_rllib.checkpoint_format import CheckpointError, check_whole, describe_changes, whole_or_nothing
 from proxmo_rllib.config import ProxMOConfig
+from proxmo_rllib.curriculum import TaskSampler
 from proxmo_rllib.evaluation.panels import PanelResult, panel_assignments, summarise
 from proxmo_rllib.faults import FaultLog
 from proxmo_rllib.inference.engine import EngineConfig
 from proxmo_rllib.inference.pool import InferencePool
 from proxmo_rllib.learner.agreement import ProbeScores, WeightTransferError, check_transfer
-from proxmo_rllib.learner.training_data import GroupedTrainingData
+from proxmo_rllib.learner.training_data import GroupedTrainingData, training_data
 from proxmo_rllib.machine.disk import LineFile
 from proxmo_rllib.machine.folders import make_folder
 from proxmo_rllib.machine.processors import limit_threads
 from proxmo_rllib.machine.resources import check_in_cluster, ray_for_script
 from proxmo_rllib.metrics_logger import LoggedMetrics
 from proxmo_rllib.model_checks import check_model
+from proxmo_rllib.orchestration.collecting import Collection
 from proxmo_rllib.orchestration.dealing import Dealer, Dealt
 from proxmo_rllib.orchestration.learners import Learners
 from proxmo_rllib.orchestration.runners import Runners
+from proxmo_rllib.orchestration.stream import GroupStream
 from proxmo_rllib.orchestration.watch import Part, Watch, engine_parts
 from proxmo_rllib.policies.adapters import save_adapters
 from proxmo_rllib.policies.loading import resolve_pretrained, save_policy
-from proxmo_rllib.rollouts import TaskSampler
 from proxmo_rllib.rollouts.environments import check_first_prompt, make_text_env, split_tasks
 from proxmo_rllib.rollouts.record import episode_record
-from proxmo_rllib.rollouts.sampling_metrics import throughput
+from proxmo_rllib.rollouts.sampling_metrics import log_groups, throughput
 from proxmo_rllib.types import Assignment, Group
 
 logger = logging.getLogger(__name__)
@@ -82,6 +84,8 @@ class ProxMO(Algorithm):
     metrics: LoggedMetrics
     _pool: InferencePool | None = None
     _watch: Watch | None = None
+    _seconds_of_playing: float | None = None  # of an iteration, where episodes are played all the time
+    _taken_at: float = math.nan
     _connected: int = -1  # generation of the pool that the environment runners know
     _newest_panel: Mapping[str, Any] = {"success_rate": math.nan}
 
@@ -106,9 +110,11 @@ class ProxMO(Algorithm):
         self.metrics = LoggedMetrics.like(self.metrics)
         self.metrics.time_each_iteration()
         self._faults = FaultLog()
+        self._played = LoggedMetrics.part_of(self.metrics)  # of groups that are played all the time
         self._recorded = LineFile(Path(self.logdir) / "episodes.jsonl")
         check_model(self.config.pretrained or "", self.config.engine, self.config.lora_record)
         self._probe_ids = check_first_prompt(self.config)
+        self._sampler = TaskSampler.of(self.config, split_tasks(make_text_env(self.config), self.config))
         if not (ray.is_initialized() and get_current_placement_group()):  # Tune has reserved a trial's resources
             # Not by the thread below, as it would be otherwise: Ray's processes end with the thread.
             ray_for_script(self.resource_request(self.config))
@@ -131,11 +137,25 @@ class ProxMO(Algorithm):
         remote = self.env_runner_group.num_remote_env_runners() > 0
         self._runners = Runners(self.env_runner_group, self.pool.client, self._faults) if remote else None
         self._dealer = Dealer(self._runners, self.env_runner, self._heal, self._faults)
+        self._stream = self._make_stream()
         self._connect()
         self._watch = Watch(self._parts, self._faults, self.config.silence_timeout_s)
         self._watch.start()
-        self._sampler = TaskSampler(split_tasks(make_text_env(self.config), self.config), self.config.seed or 0)
         self._transfer_weights()
+        self._taken_at = time.perf_counter()
+
+    def _make_stream(self) -> GroupStream | None:
+        """Where sampling does not wait for the learners."""
+        if self._runners is None or self.config.max_staleness == 0:
+            return None
+        return GroupStream(
+            self._runners,
+            lambda count: self._sampler.deal(count, self.config.group_size),
+            self._heal,
+            self._faults,
+            batch=self.config.num_groups,
+            max_staleness=self.config.max_staleness,
+        )
 
     @staticmethod
     @override(Algorithm)
@@ -198,7 +218,7 @@ class ProxMO(Algorithm):
         finally:
             activity.begin("between iterations", expects_progress=False)
         result.setdefault(FAULT_TOLERANCE_STATS, {}).update(self._faults.since_last())
-        result.setdefault(ENV_RUNNER_RESULTS, {}).update(throughput(result))
+        result.setdefault(ENV_RUNNER_RESULTS, {}).update(throughput(result, self._seconds_of_playing))
         if self._storage and self.config.panel is not None:
             self._newest_panel = result.setdefault(EVALUATION_RESULTS, self._newest_panel)
         return result
@@ -207,9 +227,10 @@ class ProxMO(Algorithm):
     def training_step(self) -> None:
         """One iteration: play groups, learn from them, hand the new weights to the engines."""
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER), reduce="mean", window=1):
-            groups = self._sample_groups()
+            groups = self._sample_groups() if self._stream is None else self._take_groups(self._stream)
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER), reduce="mean", window=1):
-            self._learn(groups)
+            if groups.group_refs:  # a step without would be one of momentum and weight decay
+                self._learn(groups)
         with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER), reduce="mean", window=1):
             self._transfer_weights()
 
@@ -219,7 +240,13 @@ class ProxMO(Algorithm):
         Args:
             script: plays instead of the policy, if given.
         """
-        assignments = self._sampler.deal(self.config.num_groups, self.config.group_size)
+        collection = self._collection()
+        while assignments := collection.deal():
+            collection.add(assignments, self._play_round(assignments, script))
+        return self._collected(collection, collection.records)
+
+    def _play_round(self, assignments: Sequence[Assignment], script: Any) -> Dealt:
+        """Has groups played for training, and logs what the runners report."""
         activity.begin("playing", sum(assignment.size for assignment in assignments))
         dealt = self._dealer.play(
             assignments,
@@ -229,23 +256,33 @@ class ProxMO(Algorithm):
             ),
             self.config.sample_timeout_s,
         )
-        # Put by this process, which owns them: they outlive the environment runner that played them.
-        whole = {
-            group.group_id: (ray.put(group), group.num_tokens) for result, _ in dealt.results for group in result.groups
-        }
-        for result, metrics in dealt.results:
+        for _, metrics in dealt.results:
             self.metrics.aggregate([metrics], key=ENV_RUNNER_RESULTS)
-            self._record(result.records)
-        self.metrics.log_value("num_groups_dropped", len(assignments) - len(whole), reduce="sum")
-        if len(whole) < max(1, self.config.num_learners):
-            reasons = [*(error for result, _ in dealt.results for error in result.errors), *dealt.dropped.values()]
-            raise RuntimeError(
-                f"Only {len(whole)} of {len(assignments)} groups are whole, too few to learn from. The first reason of "
-                f"{len(reasons)}: {reasons[0] if reasons else 'unknown'}"
-            )
-        # In the order of the assignments: who played them, and when, changes nothing.
-        ordered = [whole[assignment.group_id] for assignment in assignments if assignment.group_id in whole]
-        return GroupedTrainingData(group_refs=[ref for ref, _ in ordered], group_tokens=[size for _, size in ordered])
+        return dealt
+
+    def _take_groups(self, stream: GroupStream) -> GroupedTrainingData:
+        """The groups of the iteration, out of those that are played all the time."""
+        activity.begin("waiting for groups")
+        collection = self._collection()
+        taken = stream.take(collection)
+        self._seconds_of_playing, self._taken_at = time.perf_counter() - self._taken_at, time.perf_counter()
+        log_groups(self._played, taken.played)
+        self.metrics.aggregate([self._played.reduce()], key=ENV_RUNNER_RESULTS)
+        for name, value in taken.metrics().items():
+            self.metrics.log_value(("rollouts", name), value, reduce="max", window=1)
+        return self._collected(collection, taken.played[: self.config.record_groups])
+
+    def _collection(self) -> Collection:
+        config = self.config
+        return Collection(self._sampler, config.num_groups, config.group_size, max(1, config.num_learners))
+
+    def _collected(self, collection: Collection, records: Sequence[Group]) -> GroupedTrainingData:
+        """What the learners learn from; records and counts what was played for it."""
+        self._record(records)
+        self.metrics.log_value("num_groups_dropped", collection.num_broken, reduce="sum")
+        for name, value in collection.metrics().items():
+            self.metrics.log_value(("curriculum", name), value, reduce="max", window=1)
+        return training_data(collection.groups())
 
     def play_groups(
         self, assignments: Sequence[Assignment], *, temperature: float = 0.0, script: Any = None, panel: Any = None
@@ -309,6 +346,8 @@ class ProxMO(Algorithm):
         self._policy_version = version
         self._check_engines(probe, version)
         self._connect()
+        if self._stream is not None:
+            self._stream.updated(version)
 
     def _check_engines(self, probe: ProbeScores, version: int) -> None:
         num_context = len(self._probe_ids) - len(probe.exact)
@@ -386,8 +425,12 @@ class ProxMO(Algorithm):
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
         state: dict[str, Any] = super().get_state(components, not_components=not_components, **kwargs)
         if self._check_component(TASK_SAMPLER, components, not_components):
-            state[TASK_SAMPLER] = self._sampler.get_state()
+            state[TASK_SAMPLER] = self._sampler_state()
         return state
+
+    def _sampler_state(self) -> dict[str, Any]:
+        """Where the tasks stand, and those that are being played."""
+        return self._sampler.get_state(self._stream.pending if self._stream is not None else ())
 
     @override(Checkpointable)
     def set_state(self, state: dict[str, Any]) -> None:
@@ -403,6 +446,8 @@ class ProxMO(Algorithm):
             give(state)
         if TASK_SAMPLER in state:
             self._sampler.set_state(state[TASK_SAMPLER])
+            if self._stream is not None:
+                self._stream.forget()
 
     @override(Checkpointable)
     def save_to_path(self, path: Any = None, **kwargs: Any) -> Any:
@@ -428,6 +473,8 @@ class ProxMO(Algorithm):
                 packed = memoryview(ray.get(adapters))
                 save_adapters(self.config.pretrained or "", lora, packed, folder / ADAPTER_FOLDER)
             settings_file.write_settings(self.config, folder / settings_file.NAME)
+            # The state above has it too; here people can read it.
+            (folder / f"{TASK_SAMPLER}.json").write_text(json.dumps(self._sampler_state()), encoding="utf-8")
         return str(folder)
 
     def _in_digits(self) -> dict[str, Any]:

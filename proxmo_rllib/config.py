@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from abc import ABCMeta
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
@@ -23,6 +23,7 @@ from proxmo_rllib.rollouts.chat_template import TODAY
 from proxmo_rllib.setters import default_settings, setter
 
 if TYPE_CHECKING:
+    from proxmo_rllib.curriculum import DynamicSampling, Horizon, TaskOrder
     from proxmo_rllib.learner.losses import Correction, Objective
     from proxmo_rllib.registry import Choice, Registry
 
@@ -231,6 +232,7 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
         entropy_coef: float = 0.0,
         weight_decay: float = 0.0,
         lr_schedule: str | Mapping[str, Any] | None = None,
+        max_staleness: int = 0,
         **kwargs: Any,
     ) -> Self:
         """Sets the method and its optimisation.
@@ -269,9 +271,33 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
             weight_decay: of AdamW.
             lr_schedule: how `lr` changes over optimizer steps: "constant", or `{"decay": "cosine", "warmup_steps": 10,
                 "total_steps": 500}`; see `config_records.LearningRate`.
+            max_staleness: weight updates that a token may be behind when it is learned from. 0: the engines wait while
+                the learners learn, and a run is a function of its config. Above 0 episodes are played all the time, and
+                responses go on over an update; see docs/asynchrony.md.
             **kwargs: RLlib's own (`lr`, `gamma`, `grad_clip`, `num_epochs`, ...).
         """
         super().training(**kwargs)
+        return self
+
+    @setter
+    def curriculum(
+        self,
+        *,
+        task_order: str | Callable[..., TaskOrder] | Mapping[str, Any] = "epochs",
+        horizon: str | Callable[..., Horizon] | Mapping[str, Any] = "full",
+        dynamic_sampling: str | Callable[..., DynamicSampling] | Mapping[str, Any] = "none",
+    ) -> Self:
+        """Sets which tasks are played, for how many turns, and which groups are learned from; see docs/curriculum.md.
+
+        Args:
+            task_order: "epochs" (every task once a pass) or "success_rate" (those too hard or too easy seldom), written
+                as `objective` is, such as `{"name": "success_rate", "low": 0.1, "high": 0.9}`.
+            horizon: turns of an episode: "full" (`max_turns`), "by_iterations" or "by_success", which start short and
+                grow, such as `{"name": "by_iterations", "start": 5, "step": 5, "every": 10}`. The panel has all turns.
+            dynamic_sampling: "none" (every group is learned from), "outcome" or "advantage": groups whose episodes all
+                came out the same, or without an advantage, are left out, and new ones are played instead, such as
+                `{"name": "outcome", "at_most": 3}`; an iteration then takes up to three times as long to play.
+        """
         return self
 
     @override(AlgorithmConfig)
@@ -468,6 +494,7 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
         super().validate()
         self._validate_rollouts()
         self._validate_training()
+        self._validate_curriculum()
         self._validate_rllib_settings()
 
     def _validate_rollouts(self) -> None:
@@ -491,6 +518,13 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
             self._fail("panel", None, "evaluation_interval is set: give .evaluation(panel=...) too.")
 
     def _validate_training(self) -> None:
+        if self.max_staleness and not self.num_env_runners and not self.in_evaluation:
+            self._fail(
+                "max_staleness",
+                self.max_staleness,
+                "num_env_runners=0 plays in the algorithm's own process, which learns meanwhile; set "
+                ".env_runners(num_env_runners=1), or max_staleness=0.",
+            )
         if self.group_size < 2:
             self._fail(
                 "group_size",
@@ -537,6 +571,20 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
             "advantage_estimator": ESTIMATORS,
             "objective": OBJECTIVES,
             "correction": CORRECTIONS,
+        }
+        for key, registry in registries.items():
+            setattr(self, key, registry.carried(getattr(self, key)))
+
+    def _validate_curriculum(self) -> None:
+        from proxmo_rllib.curriculum import DYNAMIC_SAMPLINGS, HORIZONS, TASK_ORDERS
+        from proxmo_rllib.curriculum.checks import check_curriculum
+
+        check_curriculum(self)
+        # Another process may never have heard of a name that a user's script registered.
+        registries: dict[str, Registry[Any]] = {
+            "task_order": TASK_ORDERS,
+            "horizon": HORIZONS,
+            "dynamic_sampling": DYNAMIC_SAMPLINGS,
         }
         for key, registry in registries.items():
             setattr(self, key, registry.carried(getattr(self, key)))

@@ -110,6 +110,9 @@ def _record(key: str) -> Rule:
 ENTRIES: Mapping[str, str | None] = {
     "objective": "name",
     "correction": "name",
+    "task_order": "name",
+    "horizon": "name",
+    "dynamic_sampling": "name",
     **{key: record.word for key, record in RECORDS.items()},
 }
 
@@ -193,9 +196,14 @@ RULES: Mapping[str, Rule] = {
     "entropy_coef": _number(0),
     "weight_decay": _number(0),
     "lr_schedule": _record("lr_schedule"),
+    "max_staleness": _whole(0),
     "gamma": _number(0, 1),
     "grad_clip": _or_none(_positive()),
     "num_epochs": _whole(1),
+    # curriculum()
+    "task_order": _function("a task order", "proxmo_rllib.curriculum.TASK_ORDERS"),
+    "horizon": _function("a horizon", "proxmo_rllib.curriculum.HORIZONS"),
+    "dynamic_sampling": _function("a dynamic sampling", "proxmo_rllib.curriculum.DYNAMIC_SAMPLINGS"),
     # learners()
     "sharding": _record("sharding"),
     # evaluation()

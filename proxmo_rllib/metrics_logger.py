@@ -29,6 +29,11 @@ class LoggedMetrics(MetricsLogger):
         new.stats = other.stats
         return new
 
+    @classmethod
+    def part_of(cls, other: MetricsLogger) -> LoggedMetrics:
+        """An empty one, whose reports are aggregated into the other."""
+        return cls(root=False, stats_cls_lookup={**other.stats_cls_lookup, **EXACT_STATS})
+
     def time_each_iteration(self) -> None:
         """Has the timers that RLlib starts itself report the last iteration's seconds, instead of a moving average."""
         for timer in _RLLIBS_TIMERS:

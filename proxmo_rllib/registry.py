@@ -161,7 +161,7 @@ class Registry(dict[str, Function]):
             )
         try:
             name, function = self.resolve(chosen)
-            self.require_options(function, entries)
+            self.require_options(chosen, entries)
         except ValueError as error:
             raise ValueError(f"{key}={value!r}: {error}") from None
         return Choice(name, function, entries)

@@ -28,7 +28,7 @@ _KEYS = (RULES.keys() | {"env", "env_config"}) - {"pretrained", "run_folder"}
 # Arguments of vLLM's whose text chooses among vLLM's own.
 _PLAIN_ENGINE_TEXTS = frozenset({"attention_backend", "kv_cache_dtype", "quantization"})
 # Where they are functions, playing does not miss them.
-_NOT_PLAYED = frozenset({"advantage_estimator", "objective", "correction"})
+_NOT_PLAYED = frozenset({"advantage_estimator", "objective", "correction", "task_order", "horizon", "dynamic_sampling"})
 _TAG = "$type"
 
 

@@ -6,11 +6,16 @@ people to read, and is never encoded again.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
+
+#: Of a response over which the weights changed: (place of the first token, version of the weights that sampled it and
+#: those after it), in order of the places.
+VersionChanges = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,7 @@ class Completion:
     logprobs: np.ndarray  # float32 [response], of the behaviour policy, temperature included
     finish_reason: str  # "stop", "length" or "abort"
     policy_version: int  # version of the weights that sampled the first token
+    version_changes: VersionChanges = ()  # where newer weights came in the middle of it
     demonstration: bool = True  # False: a script's detour, which an imitator shall not copy
     empty_thought: int = 0  # first tokens of a script's response that hold a thought without words
 
@@ -55,12 +61,13 @@ class Turn:
     appended: bool  # True: context_ids follow the previous turn's response. False: they are the whole prompt
     response_ids: np.ndarray  # int32 [response], as the engine sampled them
     logprobs: np.ndarray  # float32 [response], of the behaviour policy, temperature included
-    policy_version: int  # optimizer steps behind the weights that sampled it
+    policy_version: int  # optimizer steps behind the weights that sampled its first token
     anchor: str  # the bare observation that the agent answered, without prompt or history
     response: str  # the response as text
     action: str  # what the parser made of it
     action_valid: bool
     reward: float
+    version_changes: VersionChanges = ()  # where newer weights came in the middle of the response
     demonstration: bool = True  # False: a script's detour, which an imitator shall not copy
     empty_thought: int = 0  # first tokens of a script's response that hold a thought without words
 
@@ -125,6 +132,13 @@ class Episode:
         """Undiscounted sum of rewards, unit of reward."""
         return float(sum(turn.reward for turn in self.turns))
 
+    def versions(self) -> Iterator[tuple[int, int]]:
+        """Versions of the weights that sampled it, in the order of its tokens: (version, number of tokens)."""
+        for turn in self.turns:
+            places = [0, *(place for place, _ in turn.version_changes), len(turn.response_ids)]
+            versions = [turn.policy_version, *(version for _, version in turn.version_changes)]
+            yield from zip(versions, (b - a for a, b in itertools.pairwise(places)), strict=True)
+
     @property
     def num_response_tokens(self) -> int:
         return sum(len(turn.response_ids) for turn in self.turns)
@@ -169,6 +183,7 @@ class Assignment:
     task: str
     seed: int  # seeds the environment's reset and, with the episode's place in the group, the sampling
     size: int
+    max_turns: int | None = None  # turns after which its episodes are truncated; None for the config's
 
 
 @dataclass(frozen=True, slots=True)

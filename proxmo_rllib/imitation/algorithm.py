@@ -14,7 +14,7 @@ from proxmo_rllib.algorithm import ProxMO
 from proxmo_rllib.config import ProxMOConfig
 from proxmo_rllib.evaluation.panels import PanelResult
 from proxmo_rllib.rollouts.agents import ScriptFactory
-from proxmo_rllib.setters import setter
+from proxmo_rllib.setters import setter, settings_of
 
 
 class BehaviourCloningConfig(ProxMOConfig):
@@ -73,6 +73,14 @@ class BehaviourCloningConfig(ProxMOConfig):
             self._fail("observation_share", self.observation_share, "it is a share, from 0 to 1.")
         if self.learn_empty_thoughts not in (True, False):
             self._fail("learn_empty_thoughts", self.learn_empty_thoughts, "it is True or False.")
+
+    @override(ProxMOConfig)
+    def _validate_curriculum(self) -> None:
+        for key, default in settings_of(ProxMOConfig.curriculum).items():
+            if getattr(self, key) != default:
+                self._fail(
+                    key, getattr(self, key), f"a script has nothing to be spared or to learn; leave it at {default!r}."
+                )
 
 
 class BehaviourCloning(ProxMO):

@@ -33,6 +33,7 @@ class Request:
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     version: int = -1  # of the weights that sampled the first token
+    version_changes: list[tuple[int, int]] = field(default_factory=list)  # see `VersionChanges`
 
     def finish_reason(self) -> str | None:
         """Why it has ended, or None if it goes on."""
@@ -139,6 +140,7 @@ def deliver_finished(requests: list[Request]) -> list[Request]:
                 logprobs=np.array(request.logprobs, np.float32),
                 finish_reason=reason,
                 policy_version=request.version,
+                version_changes=tuple(request.version_changes),
             )
         )
     return unfinished
@@ -165,6 +167,8 @@ def sample(requests: list[Request], logits: torch.Tensor, version: int) -> None:
     for request, token, logprob in zip(requests, tokens.tolist(), chosen.tolist(), strict=True):
         if not request.token_ids:
             request.version = version
+        elif version != (request.version_changes[-1][1] if request.version_changes else request.version):
+            request.version_changes.append((len(request.token_ids), version))
         request.token_ids.append(token)
         request.logprobs.append(logprob)
 

@@ -89,7 +89,8 @@ class Engine(Protocol):
     async def load_weights(self, path: str | Path, version: int) -> None:
         """Replaces the weights by those of a safetensors file on this machine and forgets all cached prefixes.
 
-        Requests in flight go on under the new weights; each completion keeps the version that sampled its first token.
+        Requests in flight go on under the new weights, what they had computed is computed again; each completion says
+        which version sampled which of its tokens.
         With `lora` the file holds adapters, and vLLM's requests in flight end under those that they began with.
 
         Raises:

@@ -3,8 +3,9 @@
     generate ──► AsyncLLM (this process) ──ZMQ──► EngineCore (its own process: scheduler, paged KV cache, model)
     load_weights: compare manifest ─► pause, drop prefix cache ─► worker reads file ─► stamp version ─► resume
 
-Every completion carries the version that EngineCore had when it sampled the first token. Where adapters are served
-(`vllm_adapters.py`), it carries that of the adapter which its request was sent with.
+Every completion carries the version that EngineCore had when it sampled the first token, and the places where newer
+ones came. Where adapters are served (`vllm_adapters.py`), it carries that of the adapter which its request was sent
+with.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from proxmo_rllib.inference.weights import (
 from proxmo_rllib.machine.scratch import Scratch
 from proxmo_rllib.policies.adapters import layer_of
 from proxmo_rllib.policies.model_folder import files_that_count, local_model, read_model_folder
-from proxmo_rllib.types import Completion, SamplingParams
+from proxmo_rllib.types import Completion, SamplingParams, VersionChanges
 
 T = TypeVar("T")
 
@@ -81,7 +82,7 @@ class VLLMEngine:
     async def generate(self, prompt_ids: Sequence[int] | np.ndarray, params: SamplingParams) -> Completion:
         ids = np.asarray(prompt_ids)
         check_request(ids, params.max_tokens, self._vocab_size, self._config.max_model_len)
-        output, version = await self._run(
+        output, version, changes = await self._run(
             ids,
             temperature=params.temperature,
             max_tokens=params.max_tokens,
@@ -97,6 +98,7 @@ class VLLMEngine:
             ),
             finish_reason=sampled.finish_reason,
             policy_version=version,
+            version_changes=changes,
         )
 
     async def score(self, token_ids: Sequence[int] | np.ndarray, num_context: int) -> np.ndarray:
@@ -104,7 +106,7 @@ class VLLMEngine:
         check_request(ids, 1, self._vocab_size, self._config.max_model_len)
         if not 1 <= num_context <= len(ids):
             raise ValueError(f"num_context={num_context}: must be between 1 and the number of tokens, {len(ids)}.")
-        output, _ = await self._run(ids, temperature=1.0, max_tokens=1, prompt_logprobs=0)
+        output, _, _ = await self._run(ids, temperature=1.0, max_tokens=1, prompt_logprobs=0)
         logprobs = [at[int(token)].logprob for token, at in zip(ids[1:], output.prompt_logprobs[1:], strict=True)]
         return np.array(logprobs[num_context - 1 :], np.float32)
 
@@ -155,13 +157,13 @@ class VLLMEngine:
         self._llm.shutdown()
         self._scratch.remove()
 
-    async def _run(self, ids: np.ndarray, **sampling: Any) -> tuple[Any, int]:
-        """One request to the end. Returns vLLM's RequestOutput, and the version of the weights."""
+    async def _run(self, ids: np.ndarray, **sampling: Any) -> tuple[Any, int, VersionChanges]:
+        """One request to the end. Returns vLLM's RequestOutput, the first version of the weights, and newer ones."""
         if self._adapters is None:
             output = await self._request(ids, None, sampling)
-            return output, internals.weight_version(output)
+            return output, *internals.weight_versions(output)
         with self._adapters.use() as served:
-            return await self._request(ids, served.request, sampling), served.version
+            return await self._request(ids, served.request, sampling), served.version, ()
 
     async def _request(self, ids: np.ndarray, adapter: Any, sampling: dict[str, Any]) -> Any:
         """One request to the end, with a LoRARequest of vLLM's or None. Returns vLLM's RequestOutput."""

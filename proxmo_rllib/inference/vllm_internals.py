@@ -85,12 +85,13 @@ def cpu_settings(max_model_len: int) -> dict[str, Any]:
     }
 
 
-def weight_version(output: RequestOutput) -> int:
-    """Version of the weights that sampled the first token."""
+def weight_versions(output: RequestOutput) -> tuple[int, tuple[tuple[int, int], ...]]:
+    """Version of the weights that sampled the first token, and where newer ones came: (place, version)."""
     spans = output.outputs[0].weight_versions
     if not spans:
         raise RuntimeError(f"vLLM {version_text()} returned no weight version; this was written for {WRITTEN_FOR}.")
-    return int(spans[0].version)
+    first, *others = [(int(span.start), int(span.version)) for span in spans]
+    return first[1], tuple(others)
 
 
 def version_text() -> str:

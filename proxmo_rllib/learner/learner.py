@@ -144,17 +144,19 @@ class ProxMOLearner(TorchLearner):
     ) -> Iterator[MultiAgentBatch]:
         batch = self._make_batch_if_necessary(training_data=training_data)
         episodes = sum(len(episode) > 0 for episode in training_data.episodes)
-        return self._optimizer_batches(dict(batch.policy_batches[DEFAULT_MODULE_ID]), num_epochs, episodes)
+        # Else what the policy says of the tokens differs from what the engines said, by the updates between them too.
+        newest = all(version == self.policy_version for e in training_data.episodes for version, _ in e.versions())
+        return self._optimizer_batches(dict(batch.policy_batches[DEFAULT_MODULE_ID]), num_epochs, episodes, newest)
 
     def _optimizer_batches(
-        self, batch: dict[str, torch.Tensor], num_epochs: int, episodes: int
+        self, batch: dict[str, torch.Tensor], num_epochs: int, episodes: int, newest: bool
     ) -> Iterator[MultiAgentBatch]:
         """One batch an optimizer step, the same number on every learner: an unequal one would deadlock them."""
         self._add_fixed_logprobs(batch)
         count = len(batch[columns.LENGTHS])
         steps = min(self.config.num_minibatches, int(self._reduce(count, "MIN")))
         self._episodes_per_step = self._reduce(episodes, "SUM") / steps
-        self._on_policy = True
+        self._on_policy = self.config.max_staleness == 0 or bool(self._reduce(int(newest), "MIN"))
         generator = torch.Generator().manual_seed((self.config.seed or 0) * 100_003 + self._num_optimizer_steps)
         for _ in range(num_epochs):
             for rows in torch.tensor_split(torch.randperm(count, generator=generator), steps):

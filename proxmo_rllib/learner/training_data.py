@@ -12,6 +12,17 @@ from ray.rllib.core.learner.training_data import TrainingData
 from proxmo_rllib.types import Group
 
 
+def training_data(groups: Sequence[Group]) -> GroupedTrainingData:
+    """Training data of groups.
+
+    They are put into Ray's object store by this process, which owns them: they outlive the environment runner that
+    played them.
+    """
+    return GroupedTrainingData(
+        group_refs=[ray.put(group) for group in groups], group_tokens=[group.num_tokens for group in groups]
+    )
+
+
 @dataclasses.dataclass
 class GroupedTrainingData(TrainingData):
     """References to whole groups.

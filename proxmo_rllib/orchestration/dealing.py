@@ -4,16 +4,15 @@
                        ▲        │ the runner dies, or its engines do
                        └────────┘ played again: those of a runner that died alone each, so that the guilty one is found
 
-A group during which a runner died twice is given up, and so is one that three times got no answers. The others lose
-nothing but time. The results come in the order of the assignments, whoever played them when: the number of runners and
-who is faster do not change what is learned.
+What is played again, and how often, is in `tries.py`. The results come in the order of the assignments, whoever played
+them when: the number of runners and who is faster do not change what is learned.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -21,12 +20,9 @@ import ray
 
 from proxmo_rllib.faults import FaultLog
 from proxmo_rllib.orchestration.runners import Broke, Died, Runners
+from proxmo_rllib.orchestration.tries import Again, Tries
 from proxmo_rllib.types import Assignment, Episode, Group
 
-# A group during which so many runners died is given up.
-MAX_DEATHS = 2
-# And one that so often got no answers.
-MAX_LOSSES = 3
 _LOOK_EVERY_S = 1.0
 
 
@@ -114,15 +110,13 @@ class _Round:
 
     def __init__(self, dealer: Dealer, assignments: Sequence[Assignment], play: Play, timeout_s: float | None) -> None:
         self._runners, self._local = dealer._runners, dealer._local
-        self._heal, self._faults = dealer._heal, dealer._faults
+        self._heal = dealer._heal
+        self._tries = Tries(dealer._faults)
         self._play = play
         self._order = {assignment.group_id: place for place, assignment in enumerate(assignments)}
         self._todo: deque[list[Assignment]] = deque()
         self._deal(list(assignments))
-        self._deaths: dict[str, int] = {}
-        self._losses: dict[str, int] = {}
         self._ended: list[tuple[int, tuple[Any, Any]]] = []
-        self._dropped: dict[str, str] = {}
         self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self._timeout_s = timeout_s
 
@@ -135,7 +129,7 @@ class _Round:
         else:
             self._run_remotely(self._runners)
         self._ended.sort(key=lambda entry: entry[0])
-        return Dealt([result for _, result in self._ended], self._dropped)
+        return Dealt([result for _, result in self._ended], self._tries.dropped)
 
     def _run_remotely(self, runners: Runners) -> None:
         busy: dict[ray.ObjectRef, tuple[int, list[Assignment]]] = {}
@@ -146,8 +140,7 @@ class _Round:
             while self._todo and idle:
                 number, share = idle.pop(0), self._todo.popleft()
                 busy[runners.call(number, self._player(share))] = number, share
-            ready, _ = ray.wait(list(busy), num_returns=1, timeout=_LOOK_EVERY_S)
-            for call in ready:
+            for call in runners.first_of(list(busy), _LOOK_EVERY_S):
                 number, share = busy.pop(call)
                 result = runners.result(number, call)
                 if isinstance(result, Died):
@@ -163,9 +156,6 @@ class _Round:
 
     def _left(self) -> float | None:
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
-
-    def _is_late(self) -> bool:
-        return self._deadline is not None and time.monotonic() >= self._deadline
 
     def _deal(self, assignments: list[Assignment]) -> None:
         """One share a runner."""
@@ -184,59 +174,17 @@ class _Round:
         self._on_loss([a for a in share if a.group_id not in done], played.lost)
 
     def _on_death(self, number: int, share: list[Assignment], detail: str) -> None:
-        """A runner died over its share.
+        self._play_again(self._tries.after_death(number, share, detail))
 
-        Any of the groups may have killed it, so each is played alone from now on; unless its environment was seen not
-        to return, and with which task.
-        """
-        guilty = [assignment for assignment in share if detail == f"of task {assignment.task!r}"]
-        if guilty:
-            for assignment in guilty:
-                self._drop(assignment, "its environment did not return (env_call_timeout_s)")
-            innocent = [assignment for assignment in share if assignment not in guilty]
-            self._again(innocent, f"environment runner {number} was lost")
-            self._deal(innocent)
-            return
-        again = []
-        for assignment in share:
-            key = assignment.group_id
-            alone = len(share) == 1
-            # Of several groups nobody knows which one it was.
-            self._deaths[key] = self._deaths.get(key, 0) + 1
-            if alone and self._deaths[key] >= MAX_DEATHS:
-                self._drop(assignment, f"environment runners died {self._deaths[key]} times while they played it")
-            else:
-                again.append(assignment)
-        self._again(again, f"environment runner {number} was lost")
-        self._todo.extend([assignment] for assignment in again)
-
-    def _on_loss(self, assignments: Iterable[Assignment], reasons: Any) -> None:
+    def _on_loss(self, assignments: Sequence[Assignment], reasons: Mapping[str, str]) -> None:
         """Groups did not get their answers: the engines are mended, and the groups played again."""
-        again = []
-        reason = ""
-        for assignment in assignments:
-            key = assignment.group_id
-            reason = reasons.get(key, reason or "no reason was given")
-            self._losses[key] = self._losses.get(key, 0) + 1
-            if self._is_late():
-                self._drop(assignment, f"it had not ended after {self._timeout_s:g} s (sample_timeout_s)")
-            elif self._losses[key] >= MAX_LOSSES:
-                self._drop(assignment, f"it was lost {self._losses[key]} times; the last reason: {reason}")
-            else:
-                again.append(assignment)
-        if not again:
-            return
-        self._heal()
-        self._again(again, reason)
-        last_try = [a for a in again if self._losses[a.group_id] == MAX_LOSSES - 1]
-        self._todo.extend([assignment] for assignment in last_try)  # alone: one of them may be what kills the engines
-        self._deal([assignment for assignment in again if assignment not in last_try])
+        late = self._deadline is not None and time.monotonic() >= self._deadline
+        reason = f"it had not ended after {self._timeout_s:g} s (sample_timeout_s)" if late else None
+        again = self._tries.after_loss(assignments, reasons, reason)
+        if again.together or again.alone:
+            self._heal()
+        self._play_again(again)
 
-    def _again(self, assignments: Sequence[Assignment], reason: str) -> None:
-        if assignments:
-            many = f"{len(assignments)} groups are" if len(assignments) > 1 else "1 group is"
-            self._faults.report("group_replayed", f"{many} played again: {reason}.", len(assignments))
-
-    def _drop(self, assignment: Assignment, reason: str) -> None:
-        self._dropped[assignment.group_id] = reason
-        self._faults.report("group_dropped", f"The group of task {assignment.task!r} is given up: {reason}.")
+    def _play_again(self, again: Again) -> None:
+        self._todo.extend([assignment] for assignment in again.alone)
+        self._deal(again.together)

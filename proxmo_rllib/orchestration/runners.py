@@ -131,6 +131,11 @@ class Runners:
 
         return self._manager._actors[number].apply.remote(guarded)
 
+    def first_of(self, calls: Sequence[ray.ObjectRef], timeout_s: float) -> list[ray.ObjectRef]:
+        """The first of the calls that is over, as a list; an empty one if none is in that many seconds."""
+        ready: list[ray.ObjectRef] = ray.wait(list(calls), num_returns=1, timeout=timeout_s)[0]
+        return ready
+
     def result(self, number: int, call: ray.ObjectRef) -> Any:
         """What a call came to: its result, `Broke`, or `Died` if the runner died over it."""
         try:

@@ -3,7 +3,6 @@
 from proxmo_rllib.rollouts.agents import Agent, EnginePolicyAgent, ScriptedAgent
 from proxmo_rllib.rollouts.conversation import ChatFormat, Conversation
 from proxmo_rllib.rollouts.env_runner import SampleResult, TextEnvRunner
-from proxmo_rllib.rollouts.tasks import TaskSampler
 
 __all__ = [
     "Agent",
@@ -12,6 +11,5 @@ __all__ = [
     "EnginePolicyAgent",
     "SampleResult",
     "ScriptedAgent",
-    "TaskSampler",
     "TextEnvRunner",
 ]

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import queue
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -88,18 +89,20 @@ class EnvPool:
         metadata: Mapping[str, Any] = self.probe.unwrapped.metadata or {}
         self._in_threads = bool(metadata.get("blocking", True) and metadata.get("thread_safe", True))
         self._free = [OwnEnv(self._thread(), self.probe)]
-        self._gate: tuple[asyncio.AbstractEventLoop, asyncio.Semaphore] | None = None
+        self._gates: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
+            weakref.WeakKeyDictionary()
+        )
 
     def _thread(self) -> CallThread | None:
         return CallThread() if self._in_threads else None
 
     @contextlib.asynccontextmanager
     async def lease(self) -> AsyncIterator[Lease]:
-        """Waits until one more environment may be used."""
+        """Waits until one more environment may be used: the limit is that of each event loop."""
         loop = asyncio.get_running_loop()
-        if self._gate is None or self._gate[0] is not loop:
-            self._gate = (loop, asyncio.Semaphore(self._limit))
-        async with self._gate[1]:
+        if loop not in self._gates:
+            self._gates[loop] = asyncio.Semaphore(self._limit)
+        async with self._gates[loop]:
             lease = Lease(self)
             try:
                 yield lease
@@ -118,7 +121,7 @@ class EnvPool:
             EnvironmentStuckError: it was not made in time.
             Exception: whatever its constructor raises.
         """
-        if self._free:
+        with contextlib.suppress(IndexError):
             return self._free.pop()
         own = OwnEnv(self._thread())
         try:

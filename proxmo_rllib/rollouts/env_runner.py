@@ -5,6 +5,9 @@
                      text -> env.step -> Turn ... until it ends
                 -> Group
 
+Where sampling does not wait for the learners, `play_on` adds groups to those that are played all the time, and takes
+those that have ended.
+
 A finished episode frees its environment at once; a slow one holds nobody up. A broken environment ends its own episode
 with status ERROR; its group is dropped from training and counted, and the others go on. A group that an engine failed
 is not played to its end: the caller repairs the engine and has it played again.
@@ -13,9 +16,10 @@ is not played to its end: the caller repairs the engine and has it played again.
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,10 +35,11 @@ from proxmo_rllib import pulse
 from proxmo_rllib.activity import EpisodeCounter
 from proxmo_rllib.metrics_logger import LoggedMetrics
 from proxmo_rllib.rollouts.agents import Agent, CompletionClient, EnginePolicyAgent, ScriptedAgent, ScriptFactory
+from proxmo_rllib.rollouts.background_play import BackgroundPlay, PlayedSoFar
 from proxmo_rllib.rollouts.conversation import ChatFormat
 from proxmo_rllib.rollouts.env_pool import EnvPool
 from proxmo_rllib.rollouts.environments import chat_format, make_text_env
-from proxmo_rllib.rollouts.play import PlayResult, play_groups
+from proxmo_rllib.rollouts.play import PlayResult, play_group, play_groups
 from proxmo_rllib.rollouts.sampling_metrics import log_groups
 from proxmo_rllib.types import Assignment, Group, SamplingParams, Status
 
@@ -65,6 +70,8 @@ class TextEnvRunner(EnvRunner, Checkpointable):
         self.metrics = LoggedMetrics.like(self.metrics)
         self.spaces = kwargs.get("spaces") or {}
         self._client: CompletionClient | None = None
+        self._background: BackgroundPlay | None = None
+        self._background_client: CompletionClient | None = None
         self._chat: ChatFormat | None = None
         self._pool: EnvPool | None = None
         self._panel_pools: dict[str, EnvPool] = {}
@@ -86,8 +93,10 @@ class TextEnvRunner(EnvRunner, Checkpointable):
         """Nothing to make: the engines hold the module."""
 
     def connect(self, client: CompletionClient) -> None:
-        """Gives the runner its way to the engines; again after a restart."""
+        """Gives the runner its way to the engines; again after a restart, and when they have other weights."""
         self._client = client
+        # On an event loop of its own, beside that of `play`: a client is used on one at a time.
+        self._background_client = copy.copy(client)
 
     @property
     def chat(self) -> ChatFormat:
@@ -147,6 +156,28 @@ class TextEnvRunner(EnvRunner, Checkpointable):
         pool = None if panel is None else self._panel_pool(panel)
         return self._run(assignments, self._agent(temperature, script), pool, seconds)
 
+    def play_on(self, assignments: Sequence[Assignment], *, wait_s: float, anew: bool = False) -> PlayedSoFar:
+        """Plays assignments with the policy and goes on with it when the call is over; see `BackgroundPlay`.
+
+        Args:
+            assignments: more groups to play.
+            wait_s: seconds to wait for the first group that ends.
+            anew: whether all that is being played is given up first.
+        """
+        if anew and self._background is not None:
+            self._background.stop()
+            self._background = None
+        if self._background is None:
+            self._background = BackgroundPlay(self._background_player())
+        self._background.add(assignments)
+        return self._background.take(wait_s)
+
+    def _background_player(self) -> Callable[[Assignment], Coroutine[Any, Any, Group | str]]:
+        assert self._pool is not None, "the environment runner has been stopped"
+        pool, chat, seconds = self._pool, self.chat, self.config.sample_timeout_s
+        agent = self._policy_agent(self.config.temperature, lambda: _connected(self._background_client))
+        return lambda assignment: play_group(pool, assignment, agent, chat, seconds=seconds, **self._limits())
+
     def _panel_pool(self, panel: Panel) -> EnvPool:
         if panel.digest not in self._panel_pools:
             self._panel_pools[panel.digest] = self._make_pool(
@@ -155,13 +186,14 @@ class TextEnvRunner(EnvRunner, Checkpointable):
         return self._panel_pools[panel.digest]
 
     def _agent(self, temperature: float, script: ScriptFactory | None) -> Callable[[Assignment, int], Agent]:
-        return self._policy_agent(temperature) if script is None else self._scripted_agent(script)
+        if script is not None:
+            return self._scripted_agent(script)
+        client = _connected(self._client)
+        return self._policy_agent(temperature, lambda: client)
 
-    def _policy_agent(self, temperature: float) -> Callable[[Assignment, int], Agent]:
-        client = self._client
-        if client is None:
-            raise RuntimeError("The environment runner has no engines; the Algorithm gives it some with `connect`.")
-
+    def _policy_agent(
+        self, temperature: float, client: Callable[[], CompletionClient]
+    ) -> Callable[[Assignment, int], Agent]:
         def make(assignment: Assignment, index: int) -> Agent:
             rng = random.Random(f"sampling-{assignment.group_id}-{assignment.seed}-{index}")
             params = SamplingParams(
@@ -198,11 +230,17 @@ class TextEnvRunner(EnvRunner, Checkpointable):
                 self.chat,
                 on_episode=EpisodeCounter(str(self.worker_index)).add,
                 seconds=seconds,
-                append=self.config.context == "append",
-                max_turns=self.config.max_turns,
-                max_prompt_tokens=self.config.max_model_len - self.config.max_response_tokens,
+                **self._limits(),
             )
         )
+
+    def _limits(self) -> dict[str, Any]:
+        """Of `play_episode`."""
+        return {
+            "append": self.config.context == "append",
+            "max_turns": self.config.max_turns,
+            "max_prompt_tokens": self.config.max_model_len - self.config.max_response_tokens,
+        }
 
     @override(EnvRunner)
     def assert_healthy(self) -> None:
@@ -242,7 +280,16 @@ class TextEnvRunner(EnvRunner, Checkpointable):
 
     @override(EnvRunner)
     def stop(self) -> None:
+        if self._background is not None:
+            self._background.stop()
+            self._background = None
         for pool in [self._pool, *self._panel_pools.values()]:
             if pool is not None:
                 pool.close()
         self.env = None
+
+
+def _connected(client: CompletionClient | None) -> CompletionClient:
+    if client is None:
+        raise RuntimeError("The environment runner has no engines; the Algorithm gives it some with `connect`.")
+    return client

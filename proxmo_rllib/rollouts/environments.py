@@ -13,6 +13,7 @@ from env_wrappers.conformance import PLAIN_ACTIONS, resolve
 from env_wrappers.contract import ContractError, construct, read_tasks
 from env_wrappers.prompting import wrap
 from proxmo_rllib import pulse
+from proxmo_rllib.config_checks import as_entries
 from proxmo_rllib.policies.loading import load_tokenizer, max_positions
 from proxmo_rllib.rollouts.conversation import ChatFormat, Conversation
 
@@ -122,10 +123,15 @@ def split_tasks(env: gymnasium.Env[str, str], config: Any) -> list[str]:
     """Task ids of the training split; one empty id if the environment knows no tasks.
 
     Raises:
-        ValueError: the split has none.
+        ValueError: the split has none, or a task order needs them and the environment knows none.
     """
     bare: Any = env.unwrapped
     if not hasattr(bare, "tasks"):
+        if as_entries("task_order", config.task_order)["name"] != "epochs":
+            raise ValueError(
+                f"task_order={config.task_order!r}: {env_name(config.env)} lists no tasks to choose among; give it a "
+                "method tasks(split), see docs/own_environment.md, or set task_order='epochs'."
+            )
         return [""]
 
     def refuse(rule: str, what: str, remedy: str) -> None:

@@ -55,10 +55,7 @@ async def play_groups(
     assignments: Sequence[Assignment],
     make_agent: Callable[[Assignment, int], Agent],
     chat: ChatFormat,
-    *,
-    on_episode: Callable[[], None] = lambda: None,
-    seconds: float | None = None,
-    **limits: Any,
+    **how: Any,
 ) -> PlayResult:
     """Plays all episodes of all groups at once, as many as the pool has environments.
 
@@ -67,38 +64,61 @@ async def play_groups(
         assignments: the groups.
         make_agent: who plays an episode, by its assignment and place in the group.
         chat: pieces of the chat template.
+        **how: of `play_group`.
+    """
+    outcomes = await asyncio.gather(*(play_group(pool, each, make_agent, chat, **how) for each in assignments))
+    lost = {a.group_id: o for a, o in zip(assignments, outcomes, strict=True) if isinstance(o, str)}
+    return PlayResult(tuple(outcome for outcome in outcomes if isinstance(outcome, Group)), lost)
+
+
+async def play_group(
+    pool: EnvPool,
+    assignment: Assignment,
+    make_agent: Callable[[Assignment, int], Agent],
+    chat: ChatFormat,
+    *,
+    on_episode: Callable[[], None] = lambda: None,
+    seconds: float | None = None,
+    **limits: Any,
+) -> Group | str:
+    """Plays the episodes of a group at once.
+
+    Args:
+        pool: lends the environments.
+        assignment: the group.
+        make_agent: who plays an episode, by its assignment and place in the group.
+        chat: pieces of the chat template.
         on_episode: is called when an episode has ended.
-        seconds: after which the groups that have not ended are given up; None for never.
+        seconds: after which it is given up if it has not ended; None for never.
         **limits: of `play_episode`.
+
+    Returns:
+        The group, or why it did not end.
     """
 
-    async def episode(assignment: Assignment, index: int) -> Episode:
+    async def episode(index: int) -> Episode:
         async with pool.lease() as lease:
             played = await play_episode(lease, make_agent(assignment, index), chat, assignment, index, **limits)
         on_episode()
         return played
 
-    async def group(assignment: Assignment) -> Group | str:
-        episodes = [asyncio.ensure_future(episode(assignment, index)) for index in range(assignment.size)]
-        try:
-            async with asyncio.timeout(seconds):
-                return Group(assignment.group_id, assignment.task, tuple(await asyncio.gather(*episodes)))
-        except AgentFailure as failure:
-            reason = str(failure)
-        except TimeoutError:
-            reason = f"it had not ended after {seconds:g} s (sample_timeout_s)"
-        except Exception as error:  # ours or a library's: one group must not take the others with it
-            logger.exception("Task %r broke.", assignment.task)
-            reason = f"{type(error).__name__}: {error}"
-        # Without this one the others are of no use.
+    episodes = [asyncio.ensure_future(episode(index)) for index in range(assignment.size)]
+    try:
+        async with asyncio.timeout(seconds):
+            return Group(assignment.group_id, assignment.task, tuple(await asyncio.gather(*episodes)))
+    except AgentFailure as failure:
+        reason = str(failure)
+    except TimeoutError:
+        reason = f"it had not ended after {seconds:g} s (sample_timeout_s)"
+    except Exception as error:  # ours or a library's: one group must not take the others with it
+        logger.exception("Task %r broke.", assignment.task)
+        reason = f"{type(error).__name__}: {error}"
+    finally:
+        # Without one of them the others are of no use.
         for task in episodes:
             task.cancel()
         await asyncio.gather(*episodes, return_exceptions=True)
-        return reason
-
-    outcomes = await asyncio.gather(*(group(assignment) for assignment in assignments))
-    lost = {a.group_id: o for a, o in zip(assignments, outcomes, strict=True) if isinstance(o, str)}
-    return PlayResult(tuple(outcome for outcome in outcomes if isinstance(outcome, Group)), lost)
+    return reason
 
 
 async def play_episode(
@@ -123,7 +143,7 @@ async def play_episode(
         assignment: the group.
         index: place of the episode in its group.
         append: whether the conversation is append-only.
-        max_turns: turns after which it is truncated.
+        max_turns: turns after which it is truncated, unless the assignment says it.
         max_prompt_tokens: a longer prompt ends the episode as truncated; at the first turn it is an error.
 
     Raises:
@@ -131,6 +151,8 @@ async def play_episode(
     """
     turns: list[Turn] = []
     info: dict[str, Any] = {}
+    if assignment.max_turns is not None:
+        max_turns = assignment.max_turns
     try:
         status = await _play(lease, agent, chat, assignment, turns, info, append, max_turns, max_prompt_tokens)
         error = None
@@ -199,6 +221,7 @@ async def _play(
                 action=info["action"],
                 action_valid=info["action_valid"],
                 reward=reward,
+                version_changes=completion.version_changes,
                 demonstration=completion.demonstration,
                 empty_thought=completion.empty_thought,
             )

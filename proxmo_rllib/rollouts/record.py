@@ -34,6 +34,7 @@ def episode_record(episode: Episode, iteration: int) -> dict[str, Any]:
                 "version": turn.policy_version,
                 "logprob": float(turn.logprobs.sum()),
             }
+            | ({"version_changes": [list(change) for change in turn.version_changes]} if turn.version_changes else {})
             for turn in episode.turns
         ],
     }

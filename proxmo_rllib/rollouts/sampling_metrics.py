@@ -43,17 +43,19 @@ def log_groups(metrics: Any, groups: Sequence[Group]) -> None:
         metrics.log_value(key, ratio, reduce="ratio")
 
 
-def throughput(result: Mapping[str, Any]) -> dict[str, float]:
+def throughput(result: Mapping[str, Any], seconds: float | None = None) -> dict[str, float]:
     """Tokens and turns a second of an iteration: those of all environment runners by the wall time of playing.
 
     Args:
         result: of the iteration, nested as RLlib's.
+        seconds: of playing, where episodes are played all the time; None for those that the iteration waited for them.
 
     Returns:
         Metrics for `env_runners`; none if nothing was played.
     """
     played = result.get(ENV_RUNNER_RESULTS, {})
-    seconds = result.get(TIMERS, {}).get(ENV_RUNNER_SAMPLING_TIMER, 0.0)
+    if seconds is None:
+        seconds = result.get(TIMERS, {}).get(ENV_RUNNER_SAMPLING_TIMER, 0.0)
     if not seconds or NUM_ENV_STEPS_SAMPLED not in played:
         return {}
     return {

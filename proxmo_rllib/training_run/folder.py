@@ -5,7 +5,7 @@ runs/quickstart-20260102-030405/
     run.json               what was started: file, settings, iterations and minutes so far
     metrics.jsonl          one JSON object an iteration: flat keys, numbers; iteration 0 is the evaluation before
     episodes.jsonl         recorded episodes as text, written by the algorithm
-    checkpoints/iteration_000010/    as RLlib writes them, `policy` (a whole model), `adapter` (LoRA's), settings.json
+    checkpoints/iteration_000010/    as RLlib writes them, `policy` (a model), `adapter` (LoRA's), settings, tasks
     checkpoints/latest     a link to the one to go on from
     summary.json           how it ended
     log.txt                what Ray, RLlib and vLLM say, and the whole story of an error

@@ -15,6 +15,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 RUN_BY = {
     "README.md": "tests/test_readme.py",
     "docs/advantages.md": "tests/advantages/test_docs.py",
+    "docs/curriculum.md": "tests/commands/test_python_blocks.py",
     "docs/environments.md": "tests/commands/test_python_blocks.py",
     "docs/objectives.md": "tests/commands/test_python_blocks.py",
     "docs/own_environment.md": "tests/commands/test_python_blocks.py",
@@ -67,3 +68,22 @@ def test_the_blocks_about_objectives_run_one_after_the_other():
     finally:
         for name in OBJECTIVES.keys() - known:  # what a reader registers
             del OBJECTIVES[name]
+
+
+def test_the_blocks_about_curricula_run_one_after_the_other():
+    from proxmo_rllib import ProxMOConfig
+    from proxmo_rllib.curriculum import TASK_ORDERS, TaskSampler
+
+    known = set(TASK_ORDERS)
+    config = ProxMOConfig().environment("env_wrappers/ALFWorld-v0").policy(pretrained="some/model")
+    names: dict[str, Any] = {"__name__": "curriculum", "config": config}
+    try:
+        for block in blocks_of("docs/curriculum.md"):
+            exec(compile(block, "curriculum.md", "exec"), names)
+            config.validate()
+        config.curriculum(task_order={"name": "shortest_first", "longest": 40}).validate()
+        dealt = TaskSampler.of(config, ["second", "last" * 9, "one", "never" * 9]).deal(4, 8)
+        assert [assignment.task for assignment in dealt] == ["one", "second", "last" * 9, "one"]
+    finally:
+        for name in TASK_ORDERS.keys() - known:  # what a reader registers
+            del TASK_ORDERS[name]

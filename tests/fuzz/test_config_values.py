@@ -21,6 +21,7 @@ METHODS = (
     "inference",
     "prompting",
     "training",
+    "curriculum",
     "learners",
     "evaluation",
     "env_runners",

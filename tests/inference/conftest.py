@@ -42,12 +42,20 @@ class Served:
             logits = self.reference(ids).logits[0, len(prompt) - 1 : -1]
         return (logits / temperature).log_softmax(-1).gather(1, ids[0, len(prompt) :, None])[:, 0].numpy()
 
+    @property
+    def update(self) -> Path:
+        """The file of the reference's newest weights."""
+        return self.folder / "update.safetensors"
+
+    def change_reference(self, seed: int) -> None:
+        """Gives the reference other weights, and writes them where the engine is to read them."""
+        perturb(self.reference, seed)
+        serialise(self.reference.state_dict()).tofile(self.update)
+
     def change_weights(self, seed: int) -> None:
         """Gives reference and engine other weights, under the next version."""
-        perturb(self.reference, seed)
-        path = self.folder / "update.safetensors"
-        serialise(self.reference.state_dict()).tofile(path)
-        self.run(self.engine.load_weights(path, self.engine.version + 1))
+        self.change_reference(seed)
+        self.run(self.engine.load_weights(self.update, self.engine.version + 1))
 
 
 def tiny_model(folder: Path, *, tied: bool) -> Qwen2ForCausalLM:

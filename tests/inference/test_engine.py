@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -70,24 +71,42 @@ def test_a_cached_prefix_does_not_outlive_its_weights(tied: Any, prompts: Prompt
     assert np.abs(completion.logprobs - tied.expected_logprobs(prompt, completion.token_ids)).max() < TOLERANCE
 
 
-def test_requests_under_way_survive_a_weight_update_and_keep_the_version_that_began_them(
-    tied: Any, prompts: Prompts
+@pytest.mark.parametrize("seed", [None, 7])
+def test_requests_under_way_survive_weight_updates_and_each_token_says_its_version(
+    tied: Any, prompts: Prompts, seed: int | None
 ) -> None:
-    before = tied.engine.version
-
-    async def update_meanwhile() -> Any:
-        long = asyncio.ensure_future(tied.engine.generate(prompts(1)[0], SamplingParams(1.0, 200)))
-        await asyncio.sleep(0)  # it is queued first, so that it has begun when the next one is done
-        await tied.engine.generate(prompts(2)[1], SamplingParams(1.0, 2))
-        assert not long.done()
-        await tied.engine.load_weights(tied.folder / "update.safetensors", before + 1)
-        return await long, await tied.engine.generate(prompts(1)[0], SamplingParams(1.0, 2))
-
     tied.change_weights(12)
     before = tied.engine.version
+    prompt = prompts(1)[0]
+    expected: list[np.ndarray] = []  # of all tokens, under each of the versions
+
+    async def update_meanwhile() -> Any:
+        long = asyncio.ensure_future(tied.engine.generate(prompt, SamplingParams(1.0, 200, seed=seed)))
+        await asyncio.sleep(0)  # it is queued first, so that it has begun when the next one is done
+        models = [copy.deepcopy(tied.reference)]
+        for version in (before + 1, before + 2):
+            await tied.engine.generate(prompts(2)[1], SamplingParams(1.0, 2))
+            assert not long.done()
+            tied.change_reference(version)
+            models.append(copy.deepcopy(tied.reference))
+            await tied.engine.load_weights(tied.update, version)
+        completion = await long
+        for model in models:
+            tied.reference.load_state_dict(model.state_dict())
+            expected.append(tied.expected_logprobs(prompt, completion.token_ids))
+        return completion, await tied.engine.generate(prompt, SamplingParams(1.0, 2))
+
     begun_before, begun_after = tied.run(update_meanwhile())
     assert len(begun_before.token_ids) == 200
-    assert (begun_before.policy_version, begun_after.policy_version) == (before, before + 1)
+    assert (begun_before.policy_version, begun_after.policy_version) == (before, before + 2)
+    assert begun_after.version_changes == ()
+    assert [version for _, version in begun_before.version_changes] == [before + 1, before + 2]
+    # What older weights had computed was computed again.
+    places = [0, *(place for place, _ in begun_before.version_changes), 200]
+    for logprobs, start, stop in zip(expected, places[:-1], places[1:], strict=True):
+        assert stop > start
+        assert np.abs(begun_before.logprobs[start:stop] - logprobs[start:stop]).max() < TOLERANCE
+    assert np.abs(expected[0] - expected[1]).max() > 0.1, "the weights change nothing"
 
 
 def test_bfloat16_is_as_near_at_the_end_of_a_long_sequence_as_at_its_beginning(make_model: Any, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 from env_wrappers.panels import Panel
 from proxmo_rllib.evaluation.panels import panel_assignments
 from proxmo_rllib.faults import FaultLog
-from proxmo_rllib.orchestration.dealing import MAX_LOSSES, Dealer, Dealt
+from proxmo_rllib.orchestration.dealing import Dealer, Dealt
+from proxmo_rllib.orchestration.tries import MAX_LOSSES
 from proxmo_rllib.rollouts.play import PlayResult
 from proxmo_rllib.types import Assignment, Episode, Group, Status
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -158,6 +159,16 @@ def test_every_end_has_its_status(play: Any, make_client: Any, assignments: Any)
     result = play(client, assignments(*(f"{action}-0" for action in ends), size=1))
     assert [group.episodes[0].status for group in result.groups] == list(ends.values())
     assert [len(group.episodes[0]) for group in result.groups] == [1, 1, 1, 5]
+
+
+def test_an_assignment_may_have_a_horizon_of_its_own(play: Any, make_client: Any, assignments: Any):
+    """As long as the others go on to the whole."""
+    short, whole, long = assignments("go-0", "go-1", "win-2", size=2)
+    client = make_client(lambda prompt, turn: "win" if turn == 3 and "win-2" in prompt else "go")
+    dealt = [replace(short, max_turns=2), whole, replace(long, max_turns=4)]
+    result = play(client, dealt, max_turns=5)
+    assert [[len(episode) for episode in group.episodes] for group in result.groups] == [[2, 2], [5, 5], [3, 3]]
+    assert statuses(result.groups) == [[Status.TRUNCATED] * 2, [Status.TRUNCATED] * 2, [Status.SUCCESS] * 2]
 
 
 def test_a_context_that_is_full_truncates_the_episode(play: Any, make_client: Any, assignments: Any, chat: Any):
