@@ -50,6 +50,7 @@ def dealt(number: int) -> list[str]:
     return [f"0-{position}" for position in range(number)]
 
 
+@pytest.mark.smoke
 @pytest.mark.slow
 def test_nothing_is_too_old_and_nothing_is_lost_over_a_death_and_a_checkpoint(local_ray: None, tmp_path: Path) -> None:
     algorithm: Any = config_for(tmp_path / "run", max_staleness=1).build_algo()

@@ -268,7 +268,6 @@ def test_a_step_that_never_returns_ends_its_own_episode(build: Any, tmp_path: Pa
     assert_whole(algorithm, algorithm.train(), tmp_path)
 
 
-@pytest.mark.smoke
 def test_a_direct_step_that_never_returns_costs_its_runner(
     build: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):

@@ -85,20 +85,22 @@ DECISIONS: dict[str, Typed | str] = {
     "proxmo doctor --env my_module:GuessEnv": Typed("found nothing wrong", 120),
     "proxmo play my_module:MyEnv": Typed("left the task unfinished", 120, answers="50\nquit\n"),
     "proxmo play my_module:MyEnv env_config.size=3": Typed(
-        "left the task unfinished", 120, answers="50\nquit\n", given={"size": "num_tasks"}
+        "left the task unfinished", 120, "slow", answers="50\nquit\n", given={"size": "num_tasks"}
     ),
     "proxmo doctor --env ID": Typed("found nothing wrong", 300, "slow", given={"ID": "env_wrappers/TextCraft-v0"}),
     "proxmo play env_wrappers/ALFWorld-v0": Typed("left the task unfinished", 120, answers="look\nquit\n"),
     "proxmo play env_wrappers/ALFWorld-v0 --task generated/valid_unseen/000003": Typed(
-        "Your task is to", 120, answers="quit\n"
+        "Your task is to", 120, "slow", answers="quit\n"
     ),
     "proxmo play env_wrappers/ALFWorld-v0 --task generated/valid_unseen/000003 --agent expert": Typed(
         r"success after \d+ turns", 120
     ),
     "proxmo play env_wrappers/ALFWorld-v0 --agent expert --split valid_seen env_config.games=PATH": Typed(
-        r"after \d+ turns", 120, given={"PATH": GAMES}
+        r"after \d+ turns", 120, "slow", given={"PATH": GAMES}
     ),
-    "proxmo play tuned_examples/quickstart.py --split valid_unseen": Typed("Your task is to", 120, answers="quit\n"),
+    "proxmo play tuned_examples/quickstart.py --split valid_unseen": Typed(
+        "Your task is to", 120, "slow", answers="quit\n"
+    ),
     f"proxmo play tuned_examples/quickstart.py --agent {RUN}": Typed(r"after \d+ turns", 180, "slow", trained=True),
     # The recorded games lack valid_unseen, which is said.
     "proxmo data alfworld": Typed(_CHECKED, 600, "slow", status=1, environment={"ALFWORLD_DATA": GAMES}),
@@ -121,7 +123,9 @@ DECISIONS: dict[str, Typed | str] = {
     f"proxmo train tuned_examples/quickstart.py --resume {RUN}": Typed(_JSON, 1800, "long", trained=True),
     # This machine has no GPU, which is said.
     "proxmo train tuned_examples/alfworld_qwen2_5_1_5b.py --dry-run": Typed("2 GPU", 180, status=1),
-    "proxmo train FILE.py --dry-run": Typed("resources +ok", 180, given={"FILE.py": "tuned_examples/quickstart.py"}),
+    "proxmo train FILE.py --dry-run": Typed(
+        "resources +ok", 180, "slow", given={"FILE.py": "tuned_examples/quickstart.py"}
+    ),
     "proxmo plan quickstart": Typed("an iteration takes about", 300),
     "proxmo plan tuned_examples/alfworld_qwen2_5_1_5b.py --gpu-memory 80": Typed(
         "learner, on a GPU of 80 GB", 300, "slow"
@@ -129,6 +133,7 @@ DECISIONS: dict[str, Typed | str] = {
     "proxmo plan FILE.py --gpu-memory 24 --gpus 2 --model-config config.json": Typed(
         "an iteration takes about",
         300,
+        "slow",
         given={
             "FILE.py": "tuned_examples/quickstart.py",
             "config.json": "proxmo_rllib/policies/assets/alfworld-tiny/config.json",
@@ -159,12 +164,12 @@ DECISIONS: dict[str, Typed | str] = {
     "proxmo tune FILE.py": Typed(
         _TUNED, 1200, "long", given={"FILE.py": "tuned_examples/alfworld_sweep.py num_groups=4 --iterations 1"}
     ),
-    "proxmo tune tuned_examples/alfworld_sweep.py psc_beta=0.1 --dry-run": Typed("resources +ok", 180),
+    "proxmo tune tuned_examples/alfworld_sweep.py psc_beta=0.1 --dry-run": Typed("resources +ok", 180, "slow"),
     "proxmo tune tuned_examples/alfworld_sweep.py num_groups=4 --iterations 2": Typed(_TUNED, 1200, "long"),
     "proxmo tune tuned_examples/alfworld_sweep.py num_groups=4 --iterations 20 --address 10.0.0.1:6379": _CLUSTER,
     # looking at runs
     f"proxmo view {RUN}": Typed("task-2", 60),
-    f"proxmo view {RUN} --status failure --iteration 12": Typed("truncated, 1 turns", 60),
+    f"proxmo view {RUN} --status failure --iteration 12": Typed("truncated, 1 turns", 60, "slow"),
     f"proxmo view {RUN} | less": Typed("task-2", 60),
     f"proxmo eval {RUN}": Typed("95% interval", 300, "slow", trained=True),
     "proxmo eval CHECKPOINT --panel alfworld-seen-140 --repeats 3": Typed(
@@ -239,8 +244,9 @@ DECISIONS: dict[str, Typed | str] = {
     "python -m benchmarks.plan": Typed("141 GB", 1800, "slow"),
     "python -m benchmarks.plan --into docs/plan.md": Typed("", 1800, "slow"),
     "python -m benchmarks.plan --measure": Typed("vLLM engine", 3600, "long"),
-    "python docs/reference.py": Typed("", 60),
-    "python docs/figures/advantages.py": Typed("", 120),
+    # What they make is compared with what is there by tests of their own.
+    "python docs/reference.py": Typed("", 60, "slow"),
+    "python docs/figures/advantages.py": Typed("", 120, "slow"),
     "python docs/figures/quickstart.py RUN...": Typed("", 120, "slow", trained=True, given={"RUN...": RUN}),
     "python docs/figures/quickstart.py RUN [RUN ...]": Typed(
         "", 120, "slow", trained=True, given={"RUN [RUN ...]": f"{RUN} {RUN}"}

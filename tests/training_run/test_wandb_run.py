@@ -67,9 +67,11 @@ print("goes on", run.offline)
 """
 
 
-@pytest.mark.smoke
 @pytest.mark.slow
-@pytest.mark.parametrize("answers", [False, True], ids=["nobody listens", "it never answers"])
+@pytest.mark.parametrize(
+    "answers",
+    [pytest.param(False, marks=pytest.mark.smoke, id="nobody listens"), pytest.param(True, id="it never answers")],
+)
 def test_a_run_with_a_key_and_no_wandb_goes_on_offline_and_says_how_to_send_it(answers, tmp_path):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_") and k.lower() not in _PROXIES}
     with socket.create_server(("127.0.0.1", 0)) as silent:
