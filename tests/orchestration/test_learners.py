@@ -147,7 +147,7 @@ def test_a_trial_of_tune_keeps_its_place(local_ray: None, config: Any, run_class
 
     @ray.remote(num_cpus=1)
     def trial() -> tuple[int, int]:
-        run = run_class(config, 1, tmp_path)
+        run = run_class(config, 1, tmp_path, None)
         (tmp_path / "kill-0-minibatch_2").touch()
         run.iterate(0)
         run.iterate(1)
