@@ -282,7 +282,7 @@ def test_a_direct_step_that_never_returns_costs_its_runner(
     assert re.search(r"runner 1 is replaced: it has waited for the environment's step of task 'train-\d'", caplog.text)
 
 
-@pytest.mark.parametrize("num_env_runners", [1, pytest.param(2, marks=pytest.mark.smoke)])
+@pytest.mark.parametrize("num_env_runners", [1, 2])
 def test_a_group_that_kills_its_runner_twice_is_given_up_and_the_others_are_not(
     build: Any, tmp_path: Path, num_env_runners: int, caplog: pytest.LogCaptureFixture
 ):

@@ -184,7 +184,7 @@ DECISIONS: dict[str, Typed | str] = {
         "it downloads a model of 3 GB, which a machine without the hub cannot"
     ),
     "proxmo eval --agent expert --panel alfworld-generated-unseen-200 --output expert.json": Typed(
-        r"written: expert\.json", 300
+        r"written: expert\.json", 300, "slow"
     ),
     # clusters
     "ray get-auth-token --generate": _HEAD,

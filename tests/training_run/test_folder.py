@@ -168,7 +168,9 @@ def in_a_process_that_is_killed(killer, step, at_once, work):
     return code == 0
 
 
-@pytest.mark.parametrize("at_once", [True, False], ids=["SIGKILL", "Ctrl-C"])
+@pytest.mark.parametrize(
+    "at_once", [pytest.param(True, id="SIGKILL"), pytest.param(False, id="Ctrl-C", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("iteration", [20, 30], ids=["played again", "new"])
 def test_a_kill_before_any_step_of_a_save_loses_nothing(tmp_path, monkeypatch, killer, iteration, at_once):
     """Killed before its first, its second, ... its last step; then read, saved again and read."""
