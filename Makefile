@@ -40,7 +40,7 @@ test: $(VENV)/.ready-dev  ## the quick tests
 test-slow: $(VENV)/.ready-dev  ## the tests with real Ray clusters, vLLM engines and learning
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
-fuzz: $(VENV)/.ready-dev  ## ten thousand wrong inputs for everything that is read from outside: an hour or two
+fuzz: $(VENV)/.ready-dev  ## ten thousand wrong inputs for everything that is read from outside: half an hour or more
 	PROXMO_FUZZ_EXAMPLES=10000 $(BIN)/python -m pytest tests/fuzz --timeout 0 $(ARGS)
 
 test-smoke: $(VENV)/.ready-dev  ## those of the slow tests that stand for all of them: ten minutes

@@ -15,7 +15,6 @@ Runners that die and answers that are lost are as in `dealing.py`.
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,11 +27,8 @@ from proxmo_rllib.orchestration.tries import Again, Tries
 from proxmo_rllib.rollouts.background_play import PlayedSoFar
 from proxmo_rllib.types import Assignment, Group, Status
 
-logger = logging.getLogger(__name__)
-
 # A runner's call waits so long for a group that ends; meanwhile it cannot be given others.
 _WAIT_S = 0.2
-_TOO_OLD = "its oldest token is behind by"
 _LOOK_EVERY_S = 1.0
 
 
@@ -127,6 +123,7 @@ class GroupStream:
         self._with: dict[int, dict[str, Assignment]] = {}
         self._calls: dict[Any, int] = {}
         self._anew: set[int] = set()  # runners that are to forget what they play
+        self._lone: set[int] = set()  # runners that play one group and get no others
 
     @property
     def pending(self) -> list[Assignment]:
@@ -156,6 +153,7 @@ class GroupStream:
         self._alone.clear()
         self._with.clear()
         self._calls.clear()
+        self._lone.clear()
         self._anew = set(self._runners.handles())
 
     def take(self, collection: Collection) -> Taken:
@@ -220,11 +218,13 @@ class GroupStream:
             healthy = self._runners.wait_for_one()
         shares: dict[int, list[Assignment]] = {number: [] for number in healthy if number not in self._calls.values()}
         load = {number: len(self._with.get(number, ())) for number in shares}
+        self._lone = {number for number in self._lone if self._with.get(number)}
+        load = {number: count for number, count in load.items() if number not in self._lone}
         if self._alone and load:
-            lone = min(load, key=lambda number: load[number])
-            if load[lone] == 0:
-                shares[lone].append(self._alone.popleft())
-            del load[lone]  # it gets no others until it has played them
+            idlest = min(load, key=lambda number: load[number])
+            if load.pop(idlest) == 0:  # else it gets no others, until it has played those that it has
+                shares[idlest].append(self._alone.popleft())
+                self._lone.add(idlest)
         while self._queue and load:
             number = min(load, key=lambda number: load[number])
             shares[number].append(self._queue.popleft())

@@ -215,7 +215,7 @@ def test_a_group_that_kills_its_runner_is_found_and_the_others_are_played():
     iterations = world.learn(5)
     assert learned(iterations) == [f"0-{i}" for i in range(20) if i != 5]
     (reason,) = iterations[1].collection._reasons
-    assert "times while they played it" in reason
+    assert reason == "environment runners died 2 times while they played it"
 
 
 def test_a_runner_that_was_started_again_unseen_gets_its_groups_again():
