@@ -43,7 +43,7 @@ test-slow: $(VENV)/.ready-dev  ## the tests with real Ray clusters, vLLM engines
 fuzz: $(VENV)/.ready-dev  ## ten thousand wrong inputs for everything that is read from outside: half an hour or more
 	PROXMO_FUZZ_EXAMPLES=10000 $(BIN)/python -m pytest tests/fuzz --timeout 0 $(ARGS)
 
-test-smoke: $(VENV)/.ready-dev  ## those of the slow tests that stand for all of them: ten minutes
+test-smoke: $(VENV)/.ready-dev  ## those of the slow tests that stand for all of them: six minutes
 	$(BIN)/python -m pytest -m smoke $(ARGS)
 
 test-commands: $(VENV)/.ready-dev  ## type the long commands of the docs: hours

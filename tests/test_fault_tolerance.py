@@ -197,7 +197,6 @@ def faults(result: dict[str, Any]) -> dict[str, int]:
     return {kind: count for kind, count in found.items() if count}
 
 
-@pytest.mark.smoke
 def test_a_stopped_runner_is_replaced_within_seconds_and_its_groups_played_again(
     build: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):

@@ -55,7 +55,7 @@ def versions_served(algorithm: ProxMO) -> list[int]:
     return [completion.policy_version for completion in ray.get(calls)]
 
 
-@pytest.mark.parametrize("engine", ["transformers", pytest.param("vllm", marks=pytest.mark.smoke)])
+@pytest.mark.parametrize("engine", ["transformers", "vllm"])
 def test_a_run_serves_the_newest_adapters_and_so_does_an_engine_that_replaces_another(
     local_ray: None, tmp_path: Path, engine: str
 ) -> None:

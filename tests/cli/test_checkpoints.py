@@ -29,7 +29,7 @@ config = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lora", [pytest.param(None, marks=pytest.mark.smoke), {"rank": 4, "alpha": 8}])
+@pytest.mark.parametrize("lora", [None, {"rank": 4, "alpha": 8}])
 def test_a_checkpoint_is_evaluated_and_played_by_itself_and_resuming_says_that_it_trusts(
     tmp_path, capfd, monkeypatch, lora
 ):
