@@ -48,24 +48,24 @@ from proxmo_rllib.faults import FaultLog
 from proxmo_rllib.inference.engine import EngineConfig
 from proxmo_rllib.inference.pool import InferencePool
 from proxmo_rllib.learner.agreement import ProbeScores, WeightTransferError, check_transfer
-from proxmo_rllib.learner.training_data import GroupedTrainingData, training_data
+from proxmo_rllib.learner.training_data import GroupedTrainingData
 from proxmo_rllib.machine.disk import LineFile
 from proxmo_rllib.machine.folders import make_folder
 from proxmo_rllib.machine.processors import limit_threads
 from proxmo_rllib.machine.resources import check_in_cluster, ray_for_script
 from proxmo_rllib.metrics_logger import LoggedMetrics
 from proxmo_rllib.model_checks import check_model
-from proxmo_rllib.orchestration.collecting import Collection
 from proxmo_rllib.orchestration.dealing import Dealer, Dealt
 from proxmo_rllib.orchestration.learners import Learners
 from proxmo_rllib.orchestration.runners import Runners
+from proxmo_rllib.orchestration.sampling import Sampling
 from proxmo_rllib.orchestration.stream import GroupStream
 from proxmo_rllib.orchestration.watch import Part, Watch, engine_parts
 from proxmo_rllib.policies.adapters import save_adapters
 from proxmo_rllib.policies.loading import resolve_pretrained, save_policy
 from proxmo_rllib.rollouts.environments import check_first_prompt, make_text_env, split_tasks
 from proxmo_rllib.rollouts.record import episode_record
-from proxmo_rllib.rollouts.sampling_metrics import log_groups, throughput
+from proxmo_rllib.rollouts.sampling_metrics import throughput
 from proxmo_rllib.types import Assignment, Group
 
 logger = logging.getLogger(__name__)
@@ -84,8 +84,6 @@ class ProxMO(Algorithm):
     metrics: LoggedMetrics
     _pool: InferencePool | None = None
     _watch: Watch | None = None
-    _seconds_of_playing: float | None = None  # of an iteration, where episodes are played all the time
-    _taken_at: float = math.nan
     _connected: int = -1  # generation of the pool that the environment runners know
     _newest_panel: Mapping[str, Any] = {"success_rate": math.nan}
 
@@ -110,7 +108,6 @@ class ProxMO(Algorithm):
         self.metrics = LoggedMetrics.like(self.metrics)
         self.metrics.time_each_iteration()
         self._faults = FaultLog()
-        self._played = LoggedMetrics.part_of(self.metrics)  # of groups that are played all the time
         self._recorded = LineFile(Path(self.logdir) / "episodes.jsonl")
         check_model(self.config.pretrained or "", self.config.engine, self.config.lora_record)
         self._probe_ids = check_first_prompt(self.config)
@@ -142,7 +139,7 @@ class ProxMO(Algorithm):
         self._watch = Watch(self._parts, self._faults, self.config.silence_timeout_s)
         self._watch.start()
         self._transfer_weights()
-        self._taken_at = time.perf_counter()
+        self._sampling = Sampling(self.config, self._sampler, self._dealer, self._stream, self.metrics, self._record)
 
     def _make_stream(self) -> GroupStream | None:
         """Where sampling does not wait for the learners."""
@@ -218,7 +215,7 @@ class ProxMO(Algorithm):
         finally:
             activity.begin("between iterations", expects_progress=False)
         result.setdefault(FAULT_TOLERANCE_STATS, {}).update(self._faults.since_last())
-        result.setdefault(ENV_RUNNER_RESULTS, {}).update(throughput(result, self._seconds_of_playing))
+        result.setdefault(ENV_RUNNER_RESULTS, {}).update(throughput(result, self._sampling.seconds))
         if self._storage and self.config.panel is not None:
             self._newest_panel = result.setdefault(EVALUATION_RESULTS, self._newest_panel)
         return result
@@ -227,62 +224,12 @@ class ProxMO(Algorithm):
     def training_step(self) -> None:
         """One iteration: play groups, learn from them, hand the new weights to the engines."""
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER), reduce="mean", window=1):
-            groups = self._sample_groups() if self._stream is None else self._take_groups(self._stream)
+            groups = self._sampling.collect()
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER), reduce="mean", window=1):
             if groups.group_refs:  # a step without would be one of momentum and weight decay
                 self._learn(groups)
         with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER), reduce="mean", window=1):
             self._transfer_weights()
-
-    def _sample_groups(self, script: Any = None) -> GroupedTrainingData:
-        """Plays the iteration's groups; one in which an episode broke is dropped and counted.
-
-        Args:
-            script: plays instead of the policy, if given.
-        """
-        collection = self._collection()
-        while assignments := collection.deal():
-            collection.add(assignments, self._play_round(assignments, script))
-        return self._collected(collection, collection.records)
-
-    def _play_round(self, assignments: Sequence[Assignment], script: Any) -> Dealt:
-        """Has groups played for training, and logs what the runners report."""
-        activity.begin("playing", sum(assignment.size for assignment in assignments))
-        dealt = self._dealer.play(
-            assignments,
-            lambda runner, share, seconds: (
-                runner.sample(assignments=share, script=script, seconds=seconds),
-                runner.get_metrics(),
-            ),
-            self.config.sample_timeout_s,
-        )
-        for _, metrics in dealt.results:
-            self.metrics.aggregate([metrics], key=ENV_RUNNER_RESULTS)
-        return dealt
-
-    def _take_groups(self, stream: GroupStream) -> GroupedTrainingData:
-        """The groups of the iteration, out of those that are played all the time."""
-        activity.begin("waiting for groups")
-        collection = self._collection()
-        taken = stream.take(collection)
-        self._seconds_of_playing, self._taken_at = time.perf_counter() - self._taken_at, time.perf_counter()
-        log_groups(self._played, taken.played)
-        self.metrics.aggregate([self._played.reduce()], key=ENV_RUNNER_RESULTS)
-        for name, value in taken.metrics().items():
-            self.metrics.log_value(("rollouts", name), value, reduce="max", window=1)
-        return self._collected(collection, taken.played[: self.config.record_groups])
-
-    def _collection(self) -> Collection:
-        config = self.config
-        return Collection(self._sampler, config.num_groups, config.group_size, max(1, config.num_learners))
-
-    def _collected(self, collection: Collection, records: Sequence[Group]) -> GroupedTrainingData:
-        """What the learners learn from; records and counts what was played for it."""
-        self._record(records)
-        self.metrics.log_value("num_groups_dropped", collection.num_broken, reduce="sum")
-        for name, value in collection.metrics().items():
-            self.metrics.log_value(("curriculum", name), value, reduce="max", window=1)
-        return training_data(collection.groups())
 
     def play_groups(
         self, assignments: Sequence[Assignment], *, temperature: float = 0.0, script: Any = None, panel: Any = None

@@ -97,7 +97,7 @@ class BehaviourCloning(ProxMO):
     def training_step(self) -> None:
         """One iteration: play demonstrations, learn from them."""
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER), reduce="mean", window=1):
-            groups = self._sample_groups(script=self.config.script_at(self.iteration))
+            groups = self._sampling.collect(script=self.config.script_at(self.iteration))
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER), reduce="mean", window=1):
             self._learn(groups)
 
