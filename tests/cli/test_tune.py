@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -130,6 +131,7 @@ class Played(ProxMO):
         self._iteration = 0
         self._started = time.monotonic()
         self._faults = FaultLog()
+        self._sampling = SimpleNamespace(seconds=None)
         self.panels: list[int] = []
 
     def play(self) -> dict[str, Any]:

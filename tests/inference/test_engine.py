@@ -78,31 +78,32 @@ def test_requests_under_way_survive_weight_updates_and_each_token_says_its_versi
     tied.change_weights(12)
     before = tied.engine.version
     prompt = prompts(1)[0]
-    expected: list[np.ndarray] = []  # of all tokens, under each of the versions
+    models, updates = [copy.deepcopy(tied.reference)], []
+    for version in (before + 1, before + 2):  # made beforehand: the request goes on while the test computes
+        tied.change_reference(version)
+        models.append(copy.deepcopy(tied.reference))
+        updates.append(tied.update.rename(tied.folder / f"update-{version}.safetensors"))
 
     async def update_meanwhile() -> Any:
-        long = asyncio.ensure_future(tied.engine.generate(prompt, SamplingParams(1.0, 200, seed=seed)))
+        long = asyncio.ensure_future(tied.engine.generate(prompt, SamplingParams(1.0, 450, seed=seed)))
         await asyncio.sleep(0)  # it is queued first, so that it has begun when the next one is done
-        models = [copy.deepcopy(tied.reference)]
-        for version in (before + 1, before + 2):
+        for version, update in enumerate(updates, before + 1):
             await tied.engine.generate(prompts(2)[1], SamplingParams(1.0, 2))
             assert not long.done()
-            tied.change_reference(version)
-            models.append(copy.deepcopy(tied.reference))
-            await tied.engine.load_weights(tied.update, version)
-        completion = await long
-        for model in models:
-            tied.reference.load_state_dict(model.state_dict())
-            expected.append(tied.expected_logprobs(prompt, completion.token_ids))
-        return completion, await tied.engine.generate(prompt, SamplingParams(1.0, 2))
+            await tied.engine.load_weights(update, version)
+        return await long, await tied.engine.generate(prompt, SamplingParams(1.0, 2))
 
     begun_before, begun_after = tied.run(update_meanwhile())
-    assert len(begun_before.token_ids) == 200
+    assert len(begun_before.token_ids) == 450
     assert (begun_before.policy_version, begun_after.policy_version) == (before, before + 2)
     assert begun_after.version_changes == ()
     assert [version for _, version in begun_before.version_changes] == [before + 1, before + 2]
     # What older weights had computed was computed again.
-    places = [0, *(place for place, _ in begun_before.version_changes), 200]
+    expected = []
+    for model in models:
+        tied.reference.load_state_dict(model.state_dict())
+        expected.append(tied.expected_logprobs(prompt, begun_before.token_ids))
+    places = [0, *(place for place, _ in begun_before.version_changes), 450]
     for logprobs, start, stop in zip(expected, places[:-1], places[1:], strict=True):
         assert stop > start
         assert np.abs(begun_before.logprobs[start:stop] - logprobs[start:stop]).max() < TOLERANCE
@@ -182,7 +183,7 @@ def test_weights_that_do_not_fit_are_refused_and_the_engine_goes_on(tied: Any, p
         ([], 5, "Empty prompt"),
         ([5, 160], 5, "Token id 160 is outside the vocabulary of 160"),
         ([5, -1], 5, "Token id -1 is outside"),
-        ([5] * 250, 7, "250 tokens and max_tokens=7 exceed max_model_len=256"),
+        ([5] * 500, 13, "500 tokens and max_tokens=13 exceed max_model_len=512"),
         ([5], 0, "max_tokens=0"),
     ],
 )
