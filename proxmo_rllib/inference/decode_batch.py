@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional
 from transformers import DynamicCache
 
-from proxmo_rllib.inference.row_attention import BLOCK, missing_rows, padded_by
+from proxmo_rllib.inference.row_attention import BLOCK, missing, padded_by
 from proxmo_rllib.types import Completion, SamplingParams
 
 KVCache = list[tuple[torch.Tensor, torch.Tensor]]  # of every layer: keys, values [rows, heads, columns, head size]
@@ -56,6 +56,7 @@ class DecodeBatch:
         """Computes the requests' prompts, samples one token for each, and lets those that go on join the batch."""
         sequences = [request.prompt_ids + request.token_ids for request in requests]
         width = max(len(sequence) for sequence in sequences)
+        width += missing(width)
         ids = torch.tensor([[0] * (width - len(ids)) + ids for ids in sequences], device=self._device)
         lengths = torch.tensor([len(sequence) for sequence in sequences], device=self._device)
         mask = torch.arange(width, device=self._device) >= width - lengths[:, None]
@@ -90,7 +91,7 @@ class DecodeBatch:
     ) -> KVCache:
         """Runs `ids` [rows, new columns] after what is cached, samples, and returns the longer cache."""
         rows, new = ids.shape
-        if extra := missing_rows(rows, new):
+        if new % BLOCK and (extra := missing(rows)):
             index = torch.tensor([*range(rows), *[0] * extra], device=self._device)
             ids, mask = ids[index], mask[index]
             cache = [(k[index], v[index]) for k, v in cache]

@@ -3,7 +3,7 @@
 PyTorch's SDPA adds up the keys of a row in blocks that are laid over the whole padded batch, so that the last bits of a
 row depend on how much padding stands before it: on which requests came along. Here each row is attended to alone,
 without its padding. All else that a transformer does to a token is a matrix product, whose sums do not depend on the
-number of tokens as long as no thread is left with fewer than BLOCK of them (`missing_rows`), or is done for each alone.
+number of tokens as long as it is a multiple of BLOCK (`missing`), or is done for each alone.
 
 Registered with transformers (5.x) under the name ROW_BY_ROW.
 """
@@ -21,22 +21,17 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 ROW_BY_ROW = "row_by_row"
-# MKL has other kernels, which sum in another order, for less than four rows of a matrix product. Measured on an x86 CPU
-# with 1, 2 and 4 threads: multiples of four and all numbers from 12 on give a row the same bits.
+# MKL has other kernels, which sum in another order, for the rows of a matrix product that are left over when it is
+# divided among threads and blocks. Measured on x86 CPUs of two makers with 1 to 4 threads: multiples of four give a row
+# the same bits; with two threads other numbers do not, however large they are.
 BLOCK = 4
-_ENOUGH = 16
 
 _padding: ContextVar[Sequence[int] | None] = ContextVar("padding", default=None)
 
 
-def missing_rows(rows: int, new: int) -> int:
-    """How many rows a batch lacks for the sums of its matrix products to be made in the usual order.
-
-    Args:
-        rows: of the batch.
-        new: tokens a row.
-    """
-    return -rows % BLOCK if rows * new < _ENOUGH else 0
+def missing(number: int) -> int:
+    """How many rows, or tokens of each, a batch lacks for the sums of its products to be made in the usual order."""
+    return -number % BLOCK
 
 
 @contextmanager

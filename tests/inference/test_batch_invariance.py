@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from proxmo_rllib.inference.decode_batch import DecodeBatch, Request
 from proxmo_rllib.inference.engine import EngineConfig, build_engine
 from proxmo_rllib.types import Completion, SamplingParams
 
@@ -68,9 +70,38 @@ def test_samples_do_not_depend_on_the_company_they_are_sampled_in(
     assert len({completion.logprobs.tobytes() for completion in expected}) > REQUESTS / 2
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_row_has_the_same_bits_beside_any_number_of_others(
+    make_model: Any, prompts: Any, tmp_path: Path, threads: int
+) -> None:
+    """An odd number of rows, and of tokens of each, is divided among threads in another way than an even one."""
+    make_model(tmp_path, tied=False)
+    engine: Any = build_engine(EngineConfig(str(tmp_path), "transformers", threads=threads, max_model_len=256))
+    asked = prompts(60)
+
+    def logprobs(places: list[int]) -> dict[int, list[float]]:
+        batch = DecodeBatch(engine._model, engine._device)
+        requests = [
+            Request(asked[place], SamplingParams(0.0, 3), torch.Generator(), lambda completion: None)
+            for place in places
+        ]
+        with torch.inference_mode():
+            batch.join(requests, 0)
+            while batch.rows:
+                batch.step(0)
+        return {place: request.logprobs for place, request in zip(places, requests, strict=True)}
+
+    expected = logprobs(list(range(len(asked))))
+    draw = random.Random(threads)
+    for number in (1, 2, 3, 5, 6, 7, 9, 11, 13, 17, 25, 33):
+        for _ in range(3):
+            for place, found in logprobs(draw.sample(range(len(asked)), number)).items():
+                assert found == expected[place], (number, place)
+    engine.close()
+
+
 def test_padding_changes_nothing_but_the_last_bits(make_model: Any, prompts: Any, tmp_path: Path) -> None:
     """The attention is the model's own, masks of every length included."""
-    import torch
 
     model = make_model(tmp_path, tied=True)
     engine = build_engine(EngineConfig(str(tmp_path), "transformers", max_model_len=256, max_num_seqs=16))
