@@ -47,7 +47,7 @@ from proxmo_rllib.evaluation.panels import PanelResult, panel_assignments, summa
 from proxmo_rllib.faults import FaultLog
 from proxmo_rllib.inference.engine import EngineConfig
 from proxmo_rllib.inference.pool import InferencePool
-from proxmo_rllib.learner.agreement import ProbeScores, WeightTransferError, check_transfer
+from proxmo_rllib.learner.agreement import WeightTransferError
 from proxmo_rllib.learner.training_data import GroupedTrainingData
 from proxmo_rllib.machine.disk import LineFile
 from proxmo_rllib.machine.folders import make_folder
@@ -61,6 +61,7 @@ from proxmo_rllib.orchestration.runners import Runners
 from proxmo_rllib.orchestration.sampling import Sampling
 from proxmo_rllib.orchestration.stream import GroupStream
 from proxmo_rllib.orchestration.watch import Part, Watch, engine_parts
+from proxmo_rllib.orchestration.weight_transfer import WeightTransfer
 from proxmo_rllib.policies.adapters import save_adapters
 from proxmo_rllib.policies.loading import resolve_pretrained, save_policy
 from proxmo_rllib.rollouts.environments import check_first_prompt, make_text_env, split_tasks
@@ -110,7 +111,7 @@ class ProxMO(Algorithm):
         self._faults = FaultLog()
         self._recorded = LineFile(Path(self.logdir) / "episodes.jsonl")
         check_model(self.config.pretrained or "", self.config.engine, self.config.lora_record)
-        self._probe_ids = check_first_prompt(self.config)
+        probe_ids = check_first_prompt(self.config)
         self._sampler = TaskSampler.of(self.config, split_tasks(make_text_env(self.config), self.config))
         if not (ray.is_initialized() and get_current_placement_group()):  # Tune has reserved a trial's resources
             # Not by the thread below, as it would be otherwise: Ray's processes end with the thread.
@@ -130,7 +131,7 @@ class ProxMO(Algorithm):
         engines = f"{self.config.num_engines} x {self.config.engine}"
         activity.begin(f"waiting for the engines ({engines})", expects_progress=False)
         self._pool = pool.result()
-        self._policy_version = 0
+        self._transfer = WeightTransfer(self.config, self._learners, self._pool, probe_ids, self.metrics)
         remote = self.env_runner_group.num_remote_env_runners() > 0
         self._runners = Runners(self.env_runner_group, self.pool.client, self._faults) if remote else None
         self._dealer = Dealer(self._runners, self.env_runner, self._heal, self._faults)
@@ -201,7 +202,7 @@ class ProxMO(Algorithm):
     @property
     def policy_version(self) -> int:
         """Optimizer steps behind the weights that the engines serve."""
-        return self._policy_version
+        return self._transfer.version
 
     @override(Algorithm)
     def step(self) -> dict[str, Any]:
@@ -285,24 +286,12 @@ class ProxMO(Algorithm):
         self.metrics.aggregate(results, key=LEARNER_RESULTS)
 
     def _transfer_weights(self) -> None:
-        """Hands the learner's weights to every engine and checks that they compute the same."""
+        """Hands the learners' weights to every engine, and tells whoever asks the engines."""
         activity.begin("handing the weights to the engines")
-        weights, version, probe = self._learners.export(self._probe_ids)
-        self._learners.snapshot()
-        self.pool.update_weights(weights, version)
-        self._policy_version = version
-        self._check_engines(probe, version)
+        version = self._transfer.run()
         self._connect()
         if self._stream is not None:
             self._stream.updated(version)
-
-    def _check_engines(self, probe: ProbeScores, version: int) -> None:
-        num_context = len(self._probe_ids) - len(probe.exact)
-        scores = self.pool.score(self._probe_ids, num_context)
-        error = check_transfer(scores, probe, self.config.dtype, self.config.weight_check_tolerance, version)
-        self.metrics.log_value("weight_transfer_error", error, reduce="max", window=1)
-        self.metrics.log_value("policy_version", version, reduce="max", window=1)
-        self.metrics.log_value("num_engine_restarts", self.pool.num_restarts, reduce="max", window=1)
 
     @override(Algorithm)
     def restore_env_runners(self, env_runner_group: Any) -> list[int]:

@@ -33,7 +33,6 @@ def algorithm(monkeypatch: pytest.MonkeyPatch) -> Any:
         attempt=lambda call: call(), save_shards=lambda folder: None, export_policy=full
     )
     algorithm.config = ProxMOConfig()
-    algorithm._probe_ids = []
     return algorithm
 
 

@@ -17,8 +17,7 @@ from proxmo_rllib import pulse
 from proxmo_rllib.inference.engine import EngineConfig, build_engine
 from proxmo_rllib.inference.weight_parts import write_parts
 from proxmo_rllib.inference.weights import manifest_of_blob
-from proxmo_rllib.machine.folders import folder_with_room
-from proxmo_rllib.machine.scratch import Scratch, remove_abandoned
+from proxmo_rllib.machine.scratch import remove_abandoned, shared_file
 from proxmo_rllib.types import Completion, SamplingParams
 
 # Loop turns in which the requests that finished in one engine step all get through to the stream.
@@ -96,34 +95,43 @@ class InferenceActor:
         """See `Engine.score`."""
         return await self._engine.score(token_ids, num_context)
 
-    async def update_weights(self, blob: np.ndarray, version: int, *others: np.ndarray) -> int:
-        """Loads what `weights.serialise` packed, uint8 [bytes]; of sharded learners the others' parts too.
+    async def update_weights(self, name: str, version: int, *parts: np.ndarray) -> int:
+        """Loads new weights.
+
+        Args:
+            name: of them, the same for all engines: those of a node read one file.
+            version: optimizer steps behind them.
+            *parts: what `weights.serialise` packed, uint8 [bytes]; of sharded learners each one's part.
 
         Returns:
             The version that the engine has afterwards.
         """
-        parts = [blob, *others]
         for part in parts:
             manifest_of_blob(part)  # refuses what is no safetensors
-        # From a file, because vLLM's worker is another process.
-        folder = folder_with_room(sum(part.nbytes for part in parts))
         self._loading = True  # the engine's process answers nobody meanwhile
         try:
             with pulse.waiting("the loading of weights", self._config.update_timeout_s):
-                await self._load(parts, version, folder)
+                await self._load(name, version, parts)
         finally:
             self._loading = False
         pulse.tick()
         return self._engine.version
 
-    async def _load(self, parts: Sequence[np.ndarray], version: int, folder: Path) -> None:
-        with Scratch(folder) as scratch:
-            file = scratch / "weights.safetensors"
+    async def _load(self, name: str, version: int, parts: Sequence[np.ndarray]) -> None:
+        """From a file, because vLLM's worker is another process."""
+
+        def write(path: Path) -> None:
             if len(parts) == 1:
-                await asyncio.to_thread(parts[0].tofile, file)
+                parts[0].tofile(path)
             else:
-                await asyncio.to_thread(write_parts, parts, file)
+                write_parts(parts, path)
+
+        shared = shared_file(name, sum(part.nbytes for part in parts), write)
+        file = await asyncio.to_thread(shared.__enter__)
+        try:
             await self._engine.load_weights(file, version)
+        finally:
+            await asyncio.to_thread(shared.__exit__, None, None, None)
 
     async def version(self) -> int:
         """Version of the weights that the engine serves."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
+import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -77,6 +78,7 @@ class InferencePool:
         self._max_restarts = max_restarts
         self._faults = faults or FaultLog()
         self._blobs: list[ray.ObjectRef] = []  # of the newest weights; none before the first
+        self._blobs_name = ""
         self._bundles = _last_bundles(self.resource_bundles(config, num_engines))
         self.num_restarts = 0
         self.generation = 0
@@ -137,8 +139,9 @@ class InferencePool:
         """
         parts = [weights] if isinstance(weights, (np.ndarray, ray.ObjectRef)) else weights
         blobs = [part if isinstance(part, ray.ObjectRef) else ray.put(part) for part in parts]
-        failed = self._give(blobs, version, self.serving)
-        self._blobs, self._version = blobs, version
+        name = uuid.uuid4().hex
+        failed = self._give(blobs, name, version, self.serving)
+        self._blobs, self._blobs_name, self._version = blobs, name, version
         self._restarts_since_update = 0
         for rank, reason in failed.items():
             self._replace(rank, reason)
@@ -160,8 +163,10 @@ class InferencePool:
         before = self.generation
         # Of all at once: a stuck one is found by its missing sign of life, and ended by whoever watches.
         calls = {rank: self._handles[rank].check_health.remote() for rank in self.serving}
+        allowed = self._config.silence_timeout_s
         for rank, call in calls.items():
-            if (reason := self._failure(call, self._config.silence_timeout_s)) is not None:
+            late = f"it has not said in {allowed:g} s that it is well (silence_timeout_s)"
+            if (reason := self._failure(call, allowed, late)) is not None:
                 self._replace(rank, reason)
         while True:
             must_wait = not self._serving or (wait and bool(self._starting))
@@ -180,8 +185,10 @@ class InferencePool:
         while True:
             calls = {rank: self._handles[rank].score.remote(token_ids, num_context) for rank in self.serving}
             failed = {}
+            allowed = self._config.update_timeout_s
+            late = f"it has not scored the check's prompt in {allowed:g} s (weight_transfer_timeout_s)"
             for rank, call in calls.items():
-                if (reason := self._failure(call, self._config.update_timeout_s)) is not None:
+                if (reason := self._failure(call, allowed, late)) is not None:
                     failed[rank] = reason
             scores = [ray.get(call) for rank, call in calls.items() if rank not in failed]
             for rank, reason in failed.items():
@@ -217,27 +224,34 @@ class InferencePool:
         actor = ray.remote(InferenceActor)
         return actor.options(**options).remote(self._config, rank, version)
 
-    def _give(self, blobs: Sequence[ray.ObjectRef], version: int, ranks: Sequence[int]) -> dict[int, str]:
+    def _give(self, blobs: Sequence[ray.ObjectRef], name: str, version: int, ranks: Sequence[int]) -> dict[int, str]:
         """Gives engines weights. Returns what kept the others from taking them, by rank."""
-        first, *others = blobs
-        calls = {rank: self._handles[rank].update_weights.remote(first, version, *others) for rank in ranks}
+        calls = {rank: self._handles[rank].update_weights.remote(name, version, *blobs) for rank in ranks}
         failed = {}
-        deadline = time.monotonic() + self._config.update_timeout_s
+        allowed = self._config.update_timeout_s
+        deadline = time.monotonic() + allowed
         for rank, call in calls.items():
-            if (reason := self._failure(call, deadline - time.monotonic())) is not None:
+            late = f"it has not taken the weights of version {version} in {allowed:g} s (weight_transfer_timeout_s)"
+            if (reason := self._failure(call, deadline - time.monotonic(), late)) is not None:
                 failed[rank] = reason
             else:
                 _require_version(rank, ray.get(call), version)
         return failed
 
-    def _failure(self, call: ray.ObjectRef, timeout_s: float) -> str | None:
-        """Why an engine has to be replaced that was called; None if it has answered, be it that it refuses."""
+    def _failure(self, call: ray.ObjectRef, timeout_s: float, late: str) -> str | None:
+        """Why an engine has to be replaced that was called; None if it has answered, be it that it refuses.
+
+        Args:
+            call: what it is to answer.
+            timeout_s: for the answer.
+            late: what is said if there is none in time.
+        """
         try:
             ray.get(call, timeout=max(0.0, timeout_s))
         except (RayActorError, EngineDeadError) as error:
             return cause_of(error)
         except GetTimeoutError:
-            return f"it has not answered in {timeout_s:.0f} s"
+            return late
         return None
 
     def _replace(self, rank: int, reason: str) -> None:
@@ -280,9 +294,9 @@ class InferencePool:
             if not ready:
                 continue
             del self._starting[rank]
-            reason = self._failure(call, 0.0)
+            reason = self._failure(call, 0.0, "it is not ready")
             if reason is None and self._blobs:
-                reason = self._give(self._blobs, self._version, [rank]).get(rank)
+                reason = self._give(self._blobs, self._blobs_name, self._version, [rank]).get(rank)
             if reason is not None:
                 self._replace(rank, reason)
                 continue

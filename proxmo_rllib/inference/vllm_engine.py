@@ -118,8 +118,7 @@ class VLLMEngine:
         async with self._loading:
             await self._stamp()
             try:
-                # "keep": requests in flight go on afterwards, their KV cache recomputed under the new weights.
-                await self._ask(self._llm.pause_generation(mode="keep", clear_cache=True))
+                await self._ask(internals.pause(self._llm))
                 await self._ask(self._llm.collective_rpc("proxmo_load_weights", args=(str(path),)))
                 await self._ask(self._llm.update_weight_version(str(version)))
                 await self._ask(self._llm.resume_generation())

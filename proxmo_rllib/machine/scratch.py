@@ -12,11 +12,11 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from proxmo_rllib.machine.folders import SHARED_MEMORY
+from proxmo_rllib.machine.folders import SHARED_MEMORY, folder_with_room
 
 _PREFIX = "proxmo_scratch_"
 
@@ -54,6 +54,92 @@ class Scratch:
         self.remove()
 
 
+@contextlib.contextmanager
+def shared_file(
+    name: str, num_bytes: int, write: Callable[[Path], None], places: Sequence[Path] | None = None
+) -> Iterator[Path]:
+    """A file that several processes of this machine read at the same time: the first writes it, the last removes it.
+
+    Who comes while it is written waits; who comes when it is gone writes it again.
+
+    Args:
+        name: of the content: what is written under it is the same whoever writes.
+        num_bytes: of the file.
+        write: writes it to a path.
+        places: folders it may be in, the best first; None for memory and the system's temporary folder.
+
+    Raises:
+        FolderError: there is no room for it.
+    """
+    folders = [place / f"{_PREFIX}{name}" for place in places or _places()]
+    # Where the others have it: beside it there may be no room for another.
+    folder = next((folder for folder in folders if folder.exists()), None)
+    if folder is None:
+        folder = folder_with_room(num_bytes, *(places or ())) / f"{_PREFIX}{name}"
+    file = folder / "shared"
+    lock = _shared_lock(folder, file, write)
+    try:
+        yield file
+    finally:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pass  # others read it
+        else:
+            if _is_same(lock, folder):
+                shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(lock)
+
+
+def _shared_lock(folder: Path, file: Path, write: Callable[[Path], None]) -> int:
+    """A lock on the folder that lets other readers in, with the file in it."""
+    while True:
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+        try:
+            lock = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:  # removed in between
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH)  # not while it is written
+            if not file.exists():
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if _is_same(lock, folder) and not file.exists():
+                    _write_whole(file, write)
+                fcntl.flock(lock, fcntl.LOCK_SH)
+            # Between two locks nobody has it: another may have read the file, and removed it.
+            if file.exists() and _is_same(lock, folder):
+                return lock
+        except BaseException:
+            os.close(lock)
+            raise
+        os.close(lock)
+
+
+def _write_whole(file: Path, write: Callable[[Path], None]) -> None:
+    part = file.with_name("part")
+    try:
+        write(part)
+    except BaseException:
+        shutil.rmtree(file.parent, ignore_errors=True)  # it may have filled the memory
+        raise
+    part.rename(file)
+
+
+def _is_same(lock: int, folder: Path) -> bool:
+    """Whether the folder that is locked is the one at that path, and not one that was removed."""
+    try:
+        return os.path.samestat(os.fstat(lock), folder.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _places() -> tuple[Path, Path]:
+    """In memory, and on disk."""
+    return SHARED_MEMORY, Path(tempfile.gettempdir())
+
+
 def remove_abandoned(parents: Iterable[Path] | None = None) -> list[Path]:
     """Removes the folders of processes that are no more.
 
@@ -64,8 +150,9 @@ def remove_abandoned(parents: Iterable[Path] | None = None) -> list[Path]:
         Those that were removed.
     """
     removed = []
-    places = (SHARED_MEMORY, Path(tempfile.gettempdir())) if parents is None else parents
-    for folder in [found for parent in places for found in parent.glob(f"{_PREFIX}*")]:
+    for folder in [
+        found for parent in (_places() if parents is None else parents) for found in parent.glob(f"{_PREFIX}*")
+    ]:
         with contextlib.suppress(OSError):  # another user's, or gone meanwhile
             lock = os.open(folder, os.O_RDONLY)
             try:

@@ -66,9 +66,10 @@ def test_an_engine_asks_for_room_for_its_weights(monkeypatch, tmp_path):
 
     from proxmo_rllib.inference import actor as module
     from proxmo_rllib.inference.engine import EngineConfig
+    from proxmo_rllib.machine import scratch
 
     asked = []
-    monkeypatch.setattr(module, "folder_with_room", lambda size: asked.append(size) or tmp_path)
+    monkeypatch.setattr(scratch, "folder_with_room", lambda size: asked.append(size) or tmp_path)
     monkeypatch.setattr(module, "manifest_of_blob", lambda blob: {})
 
     class Engine:
@@ -81,7 +82,7 @@ def test_an_engine_asks_for_room_for_its_weights(monkeypatch, tmp_path):
     served = module.InferenceActor.__new__(module.InferenceActor)
     served._engine = Engine()
     served._config = EngineConfig("model")
-    assert asyncio.run(served.update_weights(np.zeros(8, np.uint8), 3)) == 3
+    assert asyncio.run(served.update_weights("name", 3, np.zeros(8, np.uint8))) == 3
     assert asked == [8]
 
 

@@ -1,0 +1,78 @@
+"""Weights from the learners to the engines, one step after the other, each with its time.
+
+    export ──► the learner's logprobs of a fixed prompt, and its weights in Ray's object store
+    load   ──► every engine takes them: on each node one copy for all engines (`inference/actor.py`)
+    check  ──► every engine's logprobs of the fixed prompt, which have to be the learner's
+
+An engine that dies over it, or does not answer in time, is replaced; its successor is given the same weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from proxmo_rllib.inference.pool import InferencePool
+from proxmo_rllib.learner.agreement import check_transfer
+from proxmo_rllib.metrics_logger import LoggedMetrics
+from proxmo_rllib.orchestration.learners import Learners
+
+
+class WeightTransfer:
+    """Gives the engines what the learners have learned.
+
+    Args:
+        config: a ProxMOConfig.
+        learners: have the weights.
+        pool: of the engines.
+        probe_ids: the fixed prompt.
+        metrics: of the algorithm.
+
+    Attributes:
+        version: optimizer steps behind the weights that the engines serve.
+    """
+
+    def __init__(
+        self, config: Any, learners: Learners, pool: InferencePool, probe_ids: Sequence[int], metrics: LoggedMetrics
+    ) -> None:
+        self._config = config
+        self._learners, self._pool = learners, pool
+        self._probe_ids = list(probe_ids)
+        self._metrics = metrics
+        self.version = 0
+
+    def run(self) -> int:
+        """Hands the newest weights to every engine and checks that they compute the same.
+
+        Returns:
+            Their version.
+
+        Raises:
+            WeightTransferError: an engine computes something else.
+            EngineDeadError: engines die over it again and again.
+        """
+        with self._step("export"):
+            weights, version, probe = self._learners.export(self._probe_ids)
+        self._learners.snapshot()  # while the engines load
+        with self._step("load"):
+            self._pool.update_weights(weights, version)
+        with self._step("check"):
+            scores = self._pool.score(self._probe_ids, len(self._probe_ids) - len(probe.exact))
+        tolerance = self._config.weight_check_tolerance
+        error = check_transfer(scores, probe, self._config.dtype, tolerance, version)
+        self.version = version
+        self._log("weight_transfer_error", error)
+        self._log("policy_version", version)
+        self._log("num_engine_restarts", self._pool.num_restarts)
+        return version
+
+    @contextlib.contextmanager
+    def _step(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._log(("weight_transfer", f"{name}_s"), time.perf_counter() - started)
+
+    def _log(self, name: Any, value: float) -> None:
+        self._metrics.log_value(name, value, reduce="max", window=1)
