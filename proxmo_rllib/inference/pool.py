@@ -3,7 +3,7 @@
 Algorithm ── InferencePool(config, n) ──► n actors
                   │ client()                ▲  generate(prompt, params, affinity)
                   └────► PoolClient ────────┘  held by each EnvRunner; picklable
-             update_weights(blobs, version) ──► all engines; then client.expect(version)
+             update_weights(blobs, version) ──► all engines; then each client follows a new one
              heal() ──► a dead engine's place is taken by a new one, while the others serve
 """
 
@@ -115,11 +115,11 @@ class InferencePool:
     def client(self) -> PoolClient:
         """A router for one EnvRunner, which refuses completions older than the present version.
 
-        Cheap: give a new one to each EnvRunner after every update and whenever `generation` has changed, since it does
-        not learn of them.
+        Cheap: give a new one to each EnvRunner after every update and whenever `generation` has changed, for its own to
+        `follow`; a client does not learn of them by itself.
         """
         engines = {rank: self._handles[rank] for rank in self.serving}
-        return PoolClient(engines, self._version, self._request_timeout_s)
+        return PoolClient(engines, self._version, self._request_timeout_s, len(self._handles))
 
     def update_weights(
         self, weights: np.ndarray | ray.ObjectRef | Sequence[np.ndarray | ray.ObjectRef], version: int
