@@ -48,7 +48,8 @@ class InferenceActor:
         self._unanswered_since: float | None = None
         self._worked = 0.0
         self._held = 0  # requests without an outcome
-        pulse.Heartbeat(config.silence_timeout_s, self._look)
+        self._emptied = asyncio.Event()
+        pulse.Heartbeat(config.silence_timeout_s, self._look, grandchildren=True)
 
     def _look(self) -> None:
         """In the heartbeat's thread: keeps one ping under way, so that an engine which does not answer shows.
@@ -99,6 +100,8 @@ class InferenceActor:
 
     def _on_outcome(self, task: asyncio.Future[Completion]) -> None:
         self._held -= 1
+        if not self._held:
+            self._emptied.set()
 
     async def score(self, token_ids: Sequence[int] | np.ndarray, num_context: int) -> np.ndarray:
         """See `Engine.score`."""
@@ -142,6 +145,12 @@ class InferenceActor:
         self._loop = asyncio.get_running_loop()
         await self._engine.check_health()
         return os.getpid()
+
+    async def drain(self) -> None:
+        """Returns when no request is left."""
+        while self._held:
+            self._emptied.clear()
+            await self._emptied.wait()
 
     async def close(self) -> None:
         """Ends the engine's processes."""
