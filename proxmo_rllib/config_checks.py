@@ -157,8 +157,8 @@ RULES: Mapping[str, Rule] = {
     "temperature": _number(0),
     "engine_kwargs": Rule(
         lambda value: isinstance(value, dict) and not (value.get("trust_remote_code") or set(value) & set(RESERVED)),
-        "a dictionary of arguments of vLLM's AsyncEngineArgs, without trust_remote_code: a model's own code is not run "
-        f"and without {', '.join(RESERVED)}: set tensor_parallel_size or num_engines, by which GPUs are reserved",
+        f"a dictionary of arguments of vLLM's AsyncEngineArgs, without {', '.join(RESERVED)} (set tensor_parallel_size "
+        "or num_engines, by which GPUs are reserved) and without trust_remote_code: a model's own code is not run",
     ),
     "engine_startup_timeout_s": _positive(),
     "weight_check_tolerance": _or_none(_positive()),

@@ -110,8 +110,8 @@ def test_engines_of_both_nodes_take_weights_and_one_whose_node_goes_ends_what_it
 async def play_while_it_moves(pool: InferencePool, client: PoolClient, going: int) -> Completion:
     """A long response of the engine that goes, which is under way when another takes its place."""
     long = asyncio.create_task(client.generate(PROMPT, SamplingParams(1.0, 400), affinity=going))
-    while client._engines[going].outstanding == 0:
-        await asyncio.sleep(0.01)
+    await asyncio.sleep(0)
+    assert client._engines[going].outstanding == 1
     generation = pool.generation
     while not await asyncio.to_thread(pool.heal):
         assert len(pool.serving) == 2, "it serves until the other one does"
