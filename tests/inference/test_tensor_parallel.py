@@ -34,8 +34,15 @@ def divided(folder: Path, **changes: Any) -> EngineConfig:
     )
 
 
+def is_worker(pid: int) -> bool:
+    try:
+        return "Worker_TP" in " ".join(psutil.Process(pid).cmdline())
+    except psutil.NoSuchProcess:
+        return False
+
+
 def workers() -> list[psutil.Process]:
-    return [p for p in psutil.Process().children(recursive=True) if "Worker_TP" in " ".join(p.cmdline())]
+    return [process for process in psutil.Process().children(recursive=True) if is_worker(process.pid)]
 
 
 def check(served: Served) -> None:
@@ -130,9 +137,7 @@ def test_in_a_trials_placement_group_the_processes_stay_in_the_engines_bundle(lo
     assert versions == [1]
     assert np.abs(scores[0] - expected).max() < TOLERANCE
     assert len(pids) >= 4, "the actor, EngineCore and two workers"
-    assert [
-        pid for pid in pids if psutil.pid_exists(pid) and "Worker_TP" in " ".join(psutil.Process(pid).cmdline())
-    ] == []
+    assert [pid for pid in pids if is_worker(pid)] == []
 
 
 class Shape:

@@ -59,7 +59,7 @@ def node_of(handle: Any) -> str:
     return ray.get(handle.__ray_call__.remote(lambda actor: ray.get_runtime_context().get_node_id()), timeout=60)
 
 
-@ray.remote(num_cpus=1)
+@ray.remote
 class Occupant:
     def is_there(self) -> bool:
         return True
@@ -78,19 +78,23 @@ def test_engines_of_both_nodes_take_weights_and_one_whose_node_goes_ends_what_it
     model = tiny_model(tmp_path, tied=True)
     config = EngineConfig(model=str(tmp_path), kind="transformers", max_model_len=512, num_cpus=1.0)
     head = ray.get_runtime_context().get_node_id()
-    here = NodeAffinitySchedulingStrategy(head, soft=False)
-    occupant: Any = Occupant.options(scheduling_strategy=here).remote()
-    assert ray.get(occupant.is_there.remote(), timeout=60)
+    occupants: list[Any] = []
+    for node in ray.nodes():  # one CPU is left on each
+        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        number = node["Resources"]["CPU"] - 1
+        occupants.append(Occupant.options(num_cpus=number, scheduling_strategy=there).remote())
+    assert ray.get([occupant.is_there.remote() for occupant in occupants], timeout=120) == [True, True]
     pool = InferencePool(config, 2)
     try:
         nodes = [node_of(handle) for handle in pool.handles]
-        assert len(set(nodes)) == 2, "the head has one CPU left"
+        assert len(set(nodes)) == 2
         pool.update_weights(serialise(model.state_dict()), 1)
         assert pool.versions() == [1, 1]
         first, second = pool.score(PROMPT, 10)
         assert np.array_equal(first, second)
 
-        ray.kill(occupant)
+        for occupant in occupants:
+            ray.kill(occupant)
         going = next(rank for rank, node in enumerate(nodes) if node != head)
         leaver = pool.handles[going]
         drain(cluster.address, nodes[going])
