@@ -1,6 +1,6 @@
 """Turns a second of the inference engines on a conversation that grows: short answers, shared prefixes, many at once.
 
-    python -m benchmarks.inference [--model FOLDER] [--pool] [--case 'vllm block_size=128'] ...
+    python -m benchmarks.inference [--model FOLDER] [--pool] [--engines 2] [--case 'vllm block_size=128'] ...
 
 Without a model, a random Qwen2 with 4 layers of 128 is built. A case is a kind, then settings: of EngineConfig where it
 has them (dtype, threads, max_num_seqs), else of vLLM. CPU times are of all processes that a turn goes through, and do
@@ -16,7 +16,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from proxmo_rllib.types import Completion, SamplingParams
 FIRST_PROMPT, OBSERVATION, RESPONSE, LONGEST = 100, 20, 5, 400  # tokens
 WARM_UP_S = 3.0
 CASES = ("vllm", "vllm block_size=128", "vllm enable_prefix_caching=false", "transformers")
+Processes = dict[str, list[psutil.Process]]  # by name
 Generate = Callable[[np.ndarray, SamplingParams, int], Awaitable[Completion]]
 
 
@@ -44,12 +45,15 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=64, help="conversations at once")
     parser.add_argument("--seconds", type=float, default=10.0, help="of measurement, for each case")
     parser.add_argument("--pool", action="store_true", help="through a Ray actor instead of in this process")
+    parser.add_argument("--engines", type=int, default=1, help="how many, with --pool; they share the conversations")
     arguments = parser.parse_args()
+    if arguments.engines < 1 or (arguments.engines > 1 and not arguments.pool):
+        parser.error(f"--engines {arguments.engines}: one in this process, or at least one with --pool")
     with tempfile.TemporaryDirectory(prefix="bench", ignore_cleanup_errors=True) as folder:
         model = arguments.model or tiny_model(Path(folder) / "model")
         if arguments.pool:
             with guarded():
-                ray.init(num_cpus=2, include_dashboard=False, _temp_dir=folder, log_to_driver=False)
+                ray.init(num_cpus=2 * arguments.engines, include_dashboard=False, _temp_dir=folder, log_to_driver=False)
         print(f"{'case':44}{'turns/s':>9}{'CPU ms/turn':>13}   of which by process")
         for case in arguments.case or CASES:
             run = through_pool if arguments.pool else in_process
@@ -95,7 +99,7 @@ async def in_process(config: EngineConfig, arguments: argparse.Namespace) -> tup
     engine = build_engine(config)
     try:
         me = psutil.Process()
-        processes = {"caller": me} | {_name(child): child for child in me.children(recursive=True)}
+        processes = by_name(me.children(recursive=True)) | {"caller": [me]}
         return await measure(
             lambda ids, params, _: engine.generate(ids, params), processes, arguments, _vocab_size(config)
         )
@@ -104,19 +108,19 @@ async def in_process(config: EngineConfig, arguments: argparse.Namespace) -> tup
 
 
 async def through_pool(config: EngineConfig, arguments: argparse.Namespace) -> tuple[int, float, dict[str, float]]:
-    """Turns, seconds and CPU seconds by process, with the engine in a Ray actor."""
-    pool = await asyncio.to_thread(InferencePool, config, 1)
+    """Turns, seconds and CPU seconds by process, with each engine in a Ray actor."""
+    pool = await asyncio.to_thread(InferencePool, config, arguments.engines)
     try:
-        actor = psutil.Process(await pool.handles[0].check_health.remote())
-        processes = {"caller": psutil.Process(), "actor": actor}
-        processes |= {_name(child): child for child in actor.children(recursive=True)}
+        actors = [psutil.Process(await handle.check_health.remote()) for handle in pool.handles]
+        processes = by_name([child for actor in actors for child in actor.children(recursive=True)])
+        processes |= {"caller": [psutil.Process()], "actor": actors}
         return await measure(pool.client().generate, processes, arguments, _vocab_size(config))
     finally:
         pool.stop()
 
 
 async def measure(
-    generate: Generate, processes: dict[str, psutil.Process], arguments: argparse.Namespace, vocab_size: int
+    generate: Generate, processes: Processes, arguments: argparse.Namespace, vocab_size: int
 ) -> tuple[int, float, dict[str, float]]:
     """Turns, seconds and CPU seconds by process while `concurrency` conversations of random tokens go on."""
     turns = 0
@@ -152,13 +156,18 @@ def _vocab_size(config: EngineConfig) -> int:
     return size
 
 
-def _cpu_seconds(processes: dict[str, psutil.Process]) -> dict[str, float]:
-    return {name: sum(process.cpu_times()[:2]) for name, process in processes.items()}
+def by_name(processes: Iterable[psutil.Process]) -> Processes:
+    """Processes that do the same, under one name."""
+    found: Processes = {}
+    for process in processes:
+        name = process.name()
+        kind = next((kind for kind in ("EngineCore", "Worker_TP") if kind in name), name)
+        found.setdefault(kind, []).append(process)
+    return found
 
 
-def _name(process: psutil.Process) -> str:
-    name = process.name()
-    return "EngineCore" if "EngineCore" in name else f"{name}.{process.pid}"
+def _cpu_seconds(processes: Processes) -> dict[str, float]:
+    return {name: sum(sum(process.cpu_times()[:2]) for process in same) for name, same in processes.items()}
 
 
 if __name__ == "__main__":

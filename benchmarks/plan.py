@@ -105,8 +105,8 @@ def _fitting(model: PlannedModel, lora: bool, gb: int) -> str:
 def _cached(model: PlannedModel, gb: int) -> str:
     hardware = Hardware(None, gb, None, NO_HOST)
     for split in (1, 2, 4, 8):
-        kwargs = {"tensor_parallel_size": split} if split > 1 else {}
-        held = cached_sequences(model, PlannedSettings(max_model_len=LENGTH, engine_kwargs=kwargs), hardware)
+        settings = PlannedSettings(max_model_len=LENGTH, tensor_parallel_size=split)
+        held = cached_sequences(model, settings, hardware)
         if held >= 1:
             return f"{held:,.0f}" + (f" on {split} GPUs" if split > 1 else "")
     return "not on 8 GPUs"

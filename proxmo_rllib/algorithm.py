@@ -110,7 +110,9 @@ class ProxMO(Algorithm):
         self.metrics.time_each_iteration()
         self._faults = FaultLog()
         self._recorded = LineFile(Path(self.logdir) / "episodes.jsonl")
-        check_model(self.config.pretrained or "", self.config.engine, self.config.lora_record)
+        check_model(
+            self.config.pretrained or "", self.config.engine, self.config.lora_record, self.config.tensor_parallel_size
+        )
         probe_ids = check_first_prompt(self.config)
         self._sampler = TaskSampler.of(self.config, split_tasks(make_text_env(self.config), self.config))
         if not (ray.is_initialized() and get_current_placement_group()):  # Tune has reserved a trial's resources
@@ -183,8 +185,9 @@ class ProxMO(Algorithm):
             max_model_len=config.max_model_len,
             max_num_seqs=config.max_num_seqs,
             seed=config.seed or 0,
-            num_cpus=config.num_cpus_per_engine,
-            num_gpus=config.num_gpus_per_engine,
+            num_cpus=config.num_cpus_per_engine * config.tensor_parallel_size,
+            num_gpus=config.num_gpus_per_engine * config.tensor_parallel_size,
+            tensor_parallel_size=config.tensor_parallel_size,
             threads=max(1, int(config.num_cpus_per_engine)),
             silence_timeout_s=config.silence_timeout_s,
             update_timeout_s=config.weight_transfer_timeout_s,
@@ -415,7 +418,8 @@ class ProxMO(Algorithm):
 
     def _in_digits(self) -> dict[str, Any]:
         """Settings on which the last digits of what is sampled and learned depend, but not whether it is right."""
-        names = ("num_env_runners", "num_engines", "num_learners", "sharding", "engine", "dtype")
+        processes = ("num_env_runners", "num_engines", "tensor_parallel_size", "num_learners", "sharding")
+        names = (*processes, "engine", "dtype")
         return {name: getattr(self.config, name) for name in names}
 
     @override(Checkpointable)

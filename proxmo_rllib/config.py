@@ -128,6 +128,7 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
         num_engines: int = 1,
         num_cpus_per_engine: float = 0.5,
         num_gpus_per_engine: float = 0,
+        tensor_parallel_size: int = 1,
         max_model_len: int = 1024,
         max_num_seqs: int = 64,
         max_response_tokens: int = 16,
@@ -144,7 +145,10 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
             num_engines: Ray actors, each with a whole copy of the model.
             num_cpus_per_engine: what Ray reserves, and the engine's threads on a CPU, at least one. Engine and learner
                 take turns, so half a core does on a small machine; raise it where an engine has cores of its own.
-            num_gpus_per_engine: GPUs of each engine.
+            num_gpus_per_engine: 1 for a GPU of its own, less for a share of one.
+            tensor_parallel_size: processes on one machine among which an engine divides the model, each with as many
+                CPUs and GPUs as the two settings above say; for models that one GPU does not hold. vLLM's alone; see
+                docs/engines.md.
             max_model_len: tokens of prompt and response at most; an episode that would outgrow it is truncated.
             max_num_seqs: sequences an engine decodes at once.
             max_response_tokens: tokens of one response at most, the stop token included.
@@ -514,6 +518,17 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
             self._fail("history", None, "a window shows that many earlier turns; set e.g. .prompting(history=2).")
         if self.engine == "transformers" and self.engine_kwargs:
             self._fail("engine_kwargs", self.engine_kwargs, "the transformers engine reads none; set engine='vllm'.")
+        parts = self.tensor_parallel_size
+        if parts > 1 and self.engine == "transformers":
+            self._fail(
+                "tensor_parallel_size", parts, "the transformers engine does not divide models; set engine='vllm'."
+            )
+        if parts > 1 and self.num_gpus_per_engine not in (0, 1):
+            self._fail(
+                "num_gpus_per_engine",
+                self.num_gpus_per_engine,
+                f"each of the {parts} parts of tensor_parallel_size={parts} needs a whole GPU; set 1, or 0 on CPUs.",
+            )
         if self.evaluation_interval and self.panel is None:
             self._fail("panel", None, "evaluation_interval is set: give .evaluation(panel=...) too.")
 

@@ -31,6 +31,8 @@ NO_TEMPLATE_VARIABLES = (
     "strftime_now",  # set chat_template_date
     "tokenize",
 )
+#: Arguments of vLLM's that take more GPUs than are reserved for an engine.
+RESERVED = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 LOSS_WEIGHTINGS = ("token", "sequence", "episode", "dr_grpo")
 KL_ESTIMATORS = ("k1", "k2", "k3")
 
@@ -147,14 +149,16 @@ RULES: Mapping[str, Rule] = {
     "engine": _one_of(*ENGINES),
     "num_engines": _whole(1),
     "num_cpus_per_engine": _number(0),
-    "num_gpus_per_engine": _number(0),
+    "num_gpus_per_engine": _number(0, 1),
+    "tensor_parallel_size": _whole(1),
     "max_model_len": _whole(1),
     "max_num_seqs": _whole(1),
     "max_response_tokens": _whole(1),
     "temperature": _number(0),
     "engine_kwargs": Rule(
-        lambda value: isinstance(value, dict) and not value.get("trust_remote_code"),
-        "a dictionary of arguments of vLLM's AsyncEngineArgs, without trust_remote_code: a model's own code is not run",
+        lambda value: isinstance(value, dict) and not (value.get("trust_remote_code") or set(value) & set(RESERVED)),
+        f"a dictionary of arguments of vLLM's AsyncEngineArgs, without {', '.join(RESERVED)} (set tensor_parallel_size "
+        "or num_engines, by which GPUs are reserved) and without trust_remote_code: a model's own code is not run",
     ),
     "engine_startup_timeout_s": _positive(),
     "weight_check_tolerance": _or_none(_positive()),

@@ -10,7 +10,12 @@ from typing import Any
 import torch
 
 from proxmo_rllib.config_records import LoRA
-from proxmo_rllib.inference.support import quantisation, unadaptable_by_vllm, unsupported_by_vllm
+from proxmo_rllib.inference.support import (
+    quantisation,
+    unadaptable_by_vllm,
+    undividable_by_vllm,
+    unsupported_by_vllm,
+)
 from proxmo_rllib.policies.adapters import adapter_manifest, describe, last_names, layer_of
 from proxmo_rllib.policies.checkpoint_names import Comparison, compare_names, model_without_weights
 from proxmo_rllib.policies.loading import load_tokenizer, resolve_pretrained
@@ -20,13 +25,16 @@ from proxmo_rllib.policies.text_part import has_other_parts
 _ROWS = 4096  # of two matrices, compared at once
 
 
-def check_model(pretrained: str | Path, engine: str, lora: LoRA | None = None) -> str | None:
+def check_model(
+    pretrained: str | Path, engine: str, lora: LoRA | None = None, tensor_parallel_size: int = 1
+) -> str | None:
     """Checks a model that lies on this machine.
 
     Args:
         pretrained: a folder, a hub name or `asset:NAME`.
         engine: "vllm" or "transformers".
         lora: adapters that are to be trained in it.
+        tensor_parallel_size: processes among which each engine divides it.
 
     Returns:
         What was found, in words; None if the model is on the hub and has not been fetched.
@@ -46,7 +54,7 @@ def check_model(pretrained: str | Path, engine: str, lora: LoRA | None = None) -
     _check_tensors(folder, names)
     _check_ties(folder, names)
     _check_vocabulary(folder, lm)
-    _check_engine(folder, lm, engine)
+    _check_engine(folder, lm, engine, tensor_parallel_size)
     adapters = "" if lora is None else f"; {_check_adapters(folder, lm, engine, lora)}"
     number = sum(parameter.numel() for parameter in lm.parameters())
     ignored = f"; not read: {', '.join(file.name for file in folder.ignored)}" if folder.ignored else ""
@@ -153,7 +161,7 @@ def _check_vocabulary(folder: ModelFolder, lm: Any) -> None:
         )
 
 
-def _check_engine(folder: ModelFolder, lm: Any, engine: str) -> None:
+def _check_engine(folder: ModelFolder, lm: Any, engine: str, parts: int) -> None:
     if engine == "transformers":
         return  # it runs what transformers runs
     sizes = {module.head_dim for module in lm.modules() if isinstance(getattr(module, "head_dim", None), int)}
@@ -161,6 +169,12 @@ def _check_engine(folder: ModelFolder, lm: Any, engine: str) -> None:
     if reason:
         raise ValueError(
             f"{folder.path}: engine='vllm' cannot run it: {reason}. Or set engine='transformers', which is slower."
+        )
+    reason = undividable_by_vllm(lm.config, parts)
+    if reason:
+        possible = ", ".join(str(n) for n in range(1, parts) if undividable_by_vllm(lm.config, n) is None)
+        raise ValueError(
+            f"{folder.path}: tensor_parallel_size={parts} does not divide it: {reason}. Set one that does: {possible}."
         )
 
 

@@ -62,7 +62,7 @@ class Beat:
         number: of the beat.
         progress: how often something got done in the process.
         waits: what it waits for, the longest first.
-        children: ids of the processes that it has started.
+        children: ids of the processes that it has started, of those that these have, and so on.
     """
 
     pid: int
@@ -138,7 +138,7 @@ def present(number: int = 0) -> Beat:
             first[whom] = (since, limit_s, detail)
     waits = [Wait(whom, count[whom], now - since, limit, detail) for whom, (since, limit, detail) in first.items()]
     waits.sort(key=lambda wait: -wait.seconds)
-    return Beat(os.getpid(), number, _present.progress, tuple(waits), _children())
+    return Beat(os.getpid(), number, _present.progress, tuple(waits), _descendants())
 
 
 class Heartbeat:
@@ -148,13 +148,18 @@ class Heartbeat:
         silence_s: seconds that a process which this one has started may be stopped (SIGSTOP) before that is a reason to
             replace both.
         look: is called before each beat, such as to ask a child process for a sign of life; must not block.
+        grandchildren: whether that holds for processes which its children have started too, as vLLM's workers. Those of
+            an environment are its own business: a shell stops its jobs.
     """
 
-    def __init__(self, silence_s: float, look: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, silence_s: float, look: Callable[[], None] = lambda: None, *, grandchildren: bool = False
+    ) -> None:
         # Not in the thread, which has no task and so no actor of its own.
         actor_id = ray.get_runtime_context().get_actor_id() if ray.is_initialized() else None
         self._silence_s = silence_s
         self._look = look
+        self._grandchildren = grandchildren
         self._stopped: dict[int, contextlib.ExitStack] = {}
         self._key = (_PREFIX + actor_id).encode() if actor_id else None
         if self._key is not None:
@@ -173,7 +178,8 @@ class Heartbeat:
 
     def _look_at_children(self) -> None:
         """Takes down who of this process's children is stopped, from when it was seen first."""
-        stopped = {pid for pid in _children() if _is_stopped(pid)}
+        mine = _descendants() if self._grandchildren else _children()
+        stopped = {pid for pid in mine if _is_stopped(pid)}
         for pid in stopped - self._stopped.keys():
             self._stopped[pid] = contextlib.ExitStack()
             whom = f"its process {pid}, which is stopped (SIGSTOP),"
@@ -210,20 +216,28 @@ def _unpacked(text: bytes) -> Beat:
     return Beat(pid, number, progress, tuple(read), tuple(children))
 
 
-def _children() -> tuple[int, ...]:
-    """Ids of this process's children; Linux only, elsewhere none are known."""
+def _children(of: int | str = "self") -> tuple[int, ...]:
+    """Ids of this process's children, or of another's; Linux only, elsewhere none are known."""
     try:
-        tasks = os.listdir("/proc/self/task")
-        found = [open(f"/proc/self/task/{task}/children").read() for task in tasks]  # noqa: SIM115 (closed at once)
+        tasks = os.listdir(f"/proc/{of}/task")
+        found = [open(f"/proc/{of}/task/{task}/children").read() for task in tasks]  # noqa: SIM115 (closed at once)
     except OSError:
         return ()
     return tuple(int(pid) for pids in found for pid in pids.split())
 
 
+def _descendants() -> tuple[int, ...]:
+    """Ids of this process's children, of theirs, and so on."""
+    found = list(_children())
+    for pid in found:  # grows meanwhile
+        found += _children(pid)
+    return tuple(found)
+
+
 def cpu_seconds_of_children() -> float:
-    """Processor time that this process's children have used so far; 0 where that cannot be read."""
+    """Processor time that this process's children, theirs, and so on, have used so far; 0 where it cannot be read."""
     ticks = 0
-    for pid in _children():
+    for pid in _descendants():
         with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             fields = file.read().rpartition(")")[2].split()
             ticks += int(fields[11]) + int(fields[12])

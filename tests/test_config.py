@@ -93,6 +93,11 @@ def test_every_setting_is_checked_and_can_be_set_by_a_method():
         ("split", None),
         ("weight_check_tolerance", 0),
         ("num_gpus_per_engine", -1),
+        ("num_gpus_per_engine", 2),
+        ("tensor_parallel_size", 0),
+        ("tensor_parallel_size", 1.5),
+        ("engine_kwargs", {"tensor_parallel_size": 2}),
+        ("engine_kwargs", {"pipeline_parallel_size": 2}),
         ("advantage_estimator", 3),
         ("seed", "today"),
         ("chat_template_kwargs", {"tokenize": True}),
@@ -132,6 +137,14 @@ def test_numbers_of_numpy_are_numbers():
         (lambda c: c.training(estimator_options={"psc_alfa": 1}), "psc_alfa.*psc_alpha"),
         (lambda c: c.training(num_groups=1).learners(num_learners=2), "num_groups=1: .*2 learners"),
         (lambda c: c.inference(engine="transformers", engine_kwargs={"a": 1}), "engine_kwargs=.*engine='vllm'"),
+        (
+            lambda c: c.inference(engine="transformers", tensor_parallel_size=2),
+            "tensor_parallel_size=2: .*engine='vllm'",
+        ),
+        (
+            lambda c: c.inference(tensor_parallel_size=2, num_gpus_per_engine=0.5),
+            r"num_gpus_per_engine=0\.5: .*2 parts of tensor_parallel_size=2 needs a whole GPU; set 1,",
+        ),
         (lambda c: c.multi_agent(policies={"a", "b"}, policy_mapping_fn=lambda *_: "a"), "policies="),
     ],
 )
@@ -225,6 +238,11 @@ def test_a_trial_reserves_what_its_engines_need():
     bundles = ProxMO.default_resource_request(config).bundles
     assert bundles[-3:] == [{"CPU": 2.0, "GPU": 1.0}] * 3
     assert ProxMO.default_resource_request(config.to_dict()).bundles == bundles
+    config.inference(tensor_parallel_size=4)  # all GPUs of an engine in one bundle, and so on one node
+    assert ProxMO.default_resource_request(config).bundles[-3:] == [{"CPU": 8.0, "GPU": 4.0}] * 3
+    config.inference(num_gpus_per_engine=0)
+    assert ProxMO.default_resource_request(config).bundles[-3:] == [{"CPU": 8.0}] * 3
+    assert ProxMO.engine_config(config).threads == 2, "of each of its processes"
 
 
 @pytest.mark.parametrize("pretrained", ["asset:no-such-asset", "/no/such/folder"])

@@ -194,6 +194,13 @@ def test_what_does_not_count_is_left_aside(folder: Path, tmp_path: Path, case: s
     assert load_causal_lm(served).config.vocab_size == load_causal_lm(folder).config.vocab_size
 
 
+def test_a_model_that_cannot_be_divided_is_refused_with_what_divides_it(folder: Path) -> None:
+    heads = json.loads((folder / "config.json").read_text())["num_attention_heads"]
+    assert check_model(folder, "vllm", tensor_parallel_size=heads)
+    with pytest.raises(ValueError, match=rf"tensor_parallel_size=7 .*it has {heads} attention heads.*does: 1, "):
+        check_model(folder, "vllm", tensor_parallel_size=7)
+
+
 def test_special_tokens_beyond_the_embedding_are_allowed(folder: Path) -> None:
     """Gemma 3 has one for pictures; no text has it."""
     from transformers import AutoTokenizer

@@ -80,6 +80,35 @@ def test_a_stopped_child_is_seen_and_no_more_when_it_goes_on():
         child.wait()
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_what_a_child_has_started_belongs_to_the_family_and_where_it_is_told_to_it_is_seen_stopped():
+    """vLLM's workers are children of its EngineCore."""
+    start = "import subprocess, sys; c = subprocess.Popen([sys.executable, '-c', 'input()']); print(c.pid, flush=True)"
+    child = subprocess.Popen(
+        [sys.executable, "-c", f"{start}; c.wait()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    grandchild = int(child.stdout.readline())
+    of_an_environment, of_an_engine = pulse.Heartbeat(45.0), pulse.Heartbeat(45.0, grandchildren=True)
+    try:
+        assert {child.pid, grandchild} <= set(pulse.present().children)
+        os.kill(grandchild, signal.SIGSTOP)
+        while not pulse._is_stopped(grandchild):
+            pass
+        of_an_environment._look_at_children()
+        assert pulse.present().waits == ()
+        of_an_engine._look_at_children()
+        (wait,) = pulse.present().waits
+        assert wait.whom == f"its process {grandchild}, which is stopped (SIGSTOP),"
+        os.kill(grandchild, signal.SIGKILL)
+        child.wait()
+        of_an_engine._look_at_children()
+        assert pulse.present().waits == ()
+    finally:
+        child.kill()
+        child.wait()
+
+
 def test_what_does_not_return_is_named_while_it_does_not():
     said: queue.SimpleQueue[str] = queue.SimpleQueue()
 

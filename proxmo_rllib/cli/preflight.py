@@ -40,7 +40,7 @@ def validate(config: ProxMOConfig) -> None:
     from proxmo_rllib.rollouts.environments import check_first_prompt
 
     config.validate()
-    check_model(config.pretrained or "", config.engine, config.lora_record)
+    check_model(config.pretrained or "", config.engine, config.lora_record, config.tensor_parallel_size)
     check_first_prompt(config)
 
 
@@ -95,7 +95,7 @@ def _check_model(config: ProxMOConfig, policy_exists: bool) -> Check:
 
     if not policy_exists:
         return Check("model", NOT_CHECKED, "the warm start makes it")
-    found = check_model(config.pretrained or "", config.engine, config.lora_record)
+    found = check_model(config.pretrained or "", config.engine, config.lora_record, config.tensor_parallel_size)
     if found is None:
         return Check("model", NOT_CHECKED, f"{config.pretrained} is not on this machine: a run fetches it first")
     return Check("model", OK, f"{found}, {config.dtype}")

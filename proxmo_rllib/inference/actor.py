@@ -46,7 +46,9 @@ class InferenceActor:
         self._unanswered = contextlib.ExitStack()  # of the ping under way, since when
         self._unanswered_since: float | None = None
         self._worked = 0.0
-        pulse.Heartbeat(config.silence_timeout_s, self._look)
+        self._held = 0  # requests without an outcome
+        self._emptied = asyncio.Event()
+        pulse.Heartbeat(config.silence_timeout_s, self._look, grandchildren=True)
 
     def _look(self) -> None:
         """In the heartbeat's thread: keeps one ping under way, so that an engine which does not answer shows.
@@ -73,15 +75,19 @@ class InferenceActor:
 
     async def generate_stream(
         self, requests: Sequence[tuple[np.ndarray, SamplingParams]]
-    ) -> AsyncIterator[list[tuple[int, Completion | Exception]]]:
-        """Several responses: yields (index of the request, its outcome), as soon as there are any new ones.
+    ) -> AsyncIterator[tuple[int, list[tuple[int, Completion | Exception]]]]:
+        """Several responses: yields, as soon as there are any new ones, requests that the engine still has, and those.
 
-        A request that fails does not disturb the others: its exception is its outcome.
+        The first is the number of all callers' requests; each of the others is (index of the request, its outcome). A
+        request that fails does not disturb the others: its exception is its outcome.
         """
         tasks = {
             asyncio.ensure_future(self._engine.generate(ids, params)): index
             for index, (ids, params) in enumerate(requests)
         }
+        self._held += len(tasks)
+        for task in tasks:
+            task.add_done_callback(self._on_outcome)
         while tasks:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for _ in range(GATHER_TURNS):
@@ -89,7 +95,12 @@ class InferenceActor:
             done = [task for task in tasks if task.done()]
             for _ in done:
                 pulse.tick()
-            yield [(tasks.pop(task), _outcome(task)) for task in done]
+            yield self._held, [(tasks.pop(task), _outcome(task)) for task in done]
+
+    def _on_outcome(self, task: asyncio.Future[Completion]) -> None:
+        self._held -= 1
+        if not self._held:
+            self._emptied.set()
 
     async def score(self, token_ids: Sequence[int] | np.ndarray, num_context: int) -> np.ndarray:
         """See `Engine.score`."""
@@ -142,6 +153,12 @@ class InferenceActor:
         self._loop = asyncio.get_running_loop()
         await self._engine.check_health()
         return os.getpid()
+
+    async def drain(self) -> None:
+        """Returns when no request is left."""
+        while self._held:
+            self._emptied.clear()
+            await self._emptied.wait()
 
     async def close(self) -> None:
         """Ends the engine's processes."""

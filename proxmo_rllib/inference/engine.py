@@ -39,10 +39,11 @@ class EngineConfig:
     max_num_seqs: int = 128  # requests in one forward pass; more of them wait
     seed: int = 0  # of requests that bring no seed; the pool adds the engine's rank
     num_cpus: float = 1.0  # what Ray reserves for one engine
-    num_gpus: float = 0.0  # what Ray reserves for one engine; its tensor_parallel_size with vLLM
+    num_gpus: float = 0.0  # what Ray reserves for one engine
+    tensor_parallel_size: int = 1  # processes of one machine among which vLLM divides the model, one GPU each
     silence_timeout_s: float = 30.0  # seconds without a sign of life after which it has to be replaced
     update_timeout_s: float = 300.0  # seconds for new weights
-    threads: int = 1  # OpenMP threads of the forward pass on a CPU
+    threads: int = 1  # OpenMP threads of the forward pass on a CPU, in each of its processes
     engine_kwargs: Mapping[str, Any] = field(default_factory=dict)  # passed to vLLM's AsyncEngineArgs as they are
     lora: LoRA | None = None  # the weights that it is given are those of adapters; None for all of the model's
 
@@ -50,12 +51,22 @@ class EngineConfig:
         for name, value, allowed in (("kind", self.kind, KINDS), ("dtype", self.dtype, DTYPES)):
             if value not in allowed:
                 raise ValueError(f"EngineConfig.{name}={value!r}: use one of {', '.join(allowed)}.")
-        for name in ("max_model_len", "max_num_seqs", "threads"):
+        for name in ("max_model_len", "max_num_seqs", "threads", "tensor_parallel_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"EngineConfig.{name}={getattr(self, name)}: must be at least 1.")
         for name in ("num_cpus", "num_gpus"):
             if getattr(self, name) < 0:
                 raise ValueError(f"EngineConfig.{name}={getattr(self, name)}: must not be negative.")
+        parts = self.tensor_parallel_size
+        if parts > 1 and self.kind == "transformers":
+            raise ValueError(
+                f"EngineConfig.tensor_parallel_size={parts}: the transformers engine computes in one process; set 1 or "
+                "use kind='vllm'."
+            )
+        if parts > 1 and self.num_gpus not in (0, parts):
+            raise ValueError(
+                f"EngineConfig.num_gpus={self.num_gpus}: with tensor_parallel_size={parts} it is {parts}, or 0 on CPUs."
+            )
         if self.kind == "transformers" and self.engine_kwargs:
             raise ValueError(
                 f"EngineConfig.engine_kwargs={dict(self.engine_kwargs)}: the transformers engine reads none; "

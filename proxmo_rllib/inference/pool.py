@@ -3,8 +3,9 @@
 Algorithm ── InferencePool(config, n) ──► n actors
                   │ client()                ▲  generate(prompt, params, affinity)
                   └────► PoolClient ────────┘  held by each EnvRunner; picklable
-             update_weights(blobs, version) ──► all engines; then client.expect(version)
-             heal() ──► a dead engine's place is taken by a new one, while the others serve
+             update_weights(blobs, version) ──► all engines; then each client follows a new one
+             heal() ──► a dead engine's place is taken by a new one, while the others serve; one whose node is about
+                        to go serves until another does (`departures.py`)
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import logging
 import time
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,14 +27,33 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from proxmo_rllib.faults import Cause, FaultLog
 from proxmo_rllib.inference.actor import InferenceActor
 from proxmo_rllib.inference.client import PoolClient
+from proxmo_rllib.inference.departures import Departures
 from proxmo_rllib.inference.engine import EngineConfig, EngineDeadError, StaleEngineError
-from proxmo_rllib.machine.actors import cause_of, describe_waiting, end_actor
+from proxmo_rllib.machine.actors import cause_of, describe_waiting, end_actor, on_draining_node
 
 logger = logging.getLogger(__name__)
 
 # Requests beyond max_num_seqs queue in the engine, not in Ray: the engine sees all it could batch.
 MAX_CONCURRENCY = 4096
 REPORT_EVERY_S = 10.0
+
+
+@dataclass(slots=True)
+class _Newcomer:
+    """An engine that is being started in the place of another.
+
+    Attributes:
+        handle: of its actor.
+        ready: its answer when it has loaded the model.
+        since: time.monotonic() of its start.
+    """
+
+    handle: ActorHandle
+    ready: ray.ObjectRef = field(init=False)
+    since: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.ready = self.handle.check_health.remote()
 
 
 class InferencePool:
@@ -85,7 +106,8 @@ class InferencePool:
         self._restarts_since_update = 0
         self._handles: list[ActorHandle] = [self._start(rank, version) for rank in range(num_engines)]
         self._serving: set[int] = set()
-        self._starting: dict[int, tuple[ray.ObjectRef, float]] = {}
+        self._starting: dict[int, _Newcomer] = {}
+        self._departures = Departures()
         try:
             self._wait_until_ready(range(num_engines))
         except BaseException:
@@ -101,7 +123,7 @@ class InferencePool:
 
     @property
     def handles(self) -> list[ActorHandle]:
-        """The engines' actors, by rank; those that are being started too."""
+        """The engines' actors, by rank; where none serves, the one that is being started."""
         return list(self._handles)
 
     @property
@@ -117,11 +139,11 @@ class InferencePool:
     def client(self) -> PoolClient:
         """A router for one EnvRunner, which refuses completions older than the present version.
 
-        Cheap: give a new one to each EnvRunner after every update and whenever `generation` has changed, since it does
-        not learn of them.
+        Cheap: give a new one to each EnvRunner after every update and whenever `generation` has changed, for its own to
+        `follow`; a client does not learn of them by itself.
         """
         engines = {rank: self._handles[rank] for rank in self.serving}
-        return PoolClient(engines, self._version, self._request_timeout_s)
+        return PoolClient(engines, self._version, self._request_timeout_s, len(self._handles))
 
     def update_weights(
         self, weights: np.ndarray | ray.ObjectRef | Sequence[np.ndarray | ray.ObjectRef], version: int
@@ -148,7 +170,7 @@ class InferencePool:
         self.heal()
 
     def heal(self, *, wait: bool = False) -> bool:
-        """Replaces engines that are dead, and lets those serve that have been started meanwhile.
+        """Replaces engines that are dead or whose node is about to go, and lets those serve that have been started.
 
         Args:
             wait: for all of them. Otherwise they are waited for only if none is left that serves.
@@ -168,6 +190,8 @@ class InferencePool:
             late = f"it has not said in {allowed:g} s that it is well (silence_timeout_s)"
             if (reason := self._failure(call, allowed, late)) is not None:
                 self._replace(rank, reason)
+        self._departures.end_the_finished()
+        self._move_from_draining_nodes()
         while True:
             must_wait = not self._serving or (wait and bool(self._starting))
             self._welcome(must_wait)
@@ -204,8 +228,9 @@ class InferencePool:
 
     def stop(self) -> None:
         """Ends all engines. Idempotent."""
-        for handle in self._handles:
+        for handle in {*self._handles, *(newcomer.handle for newcomer in self._starting.values())}:
             end_actor(handle)
+        self._departures.end_all()
         self._handles, self._serving, self._starting = [], set(), {}
 
     def _start(self, rank: int, version: int) -> ActorHandle:
@@ -275,9 +300,25 @@ class InferencePool:
             else "none serves meanwhile"
         )
         self._faults.report("engine_replaced", f"Engine {rank} is replaced: {reason}; {others}.")
+        if rank not in self._starting:  # else one that was about to go has died before its successor was ready
+            self._begin(rank)
+        self._handles[rank] = self._starting[rank].handle
+
+    def _begin(self, rank: int) -> None:
+        """Starts another engine of that rank, which serves when it is ready (`_welcome`)."""
         # The checkpoint is older than the newest weights, if there are any: -1 marks it as never to be served.
-        self._handles[rank] = self._start(rank, -1 if self._blobs else self._version)
-        self._starting[rank] = self._handles[rank].check_health.remote(), time.monotonic()
+        self._starting[rank] = _Newcomer(self._start(rank, -1 if self._blobs else self._version))
+
+    def _move_from_draining_nodes(self) -> None:
+        """Starts a successor for each engine whose node is about to go; Ray puts it elsewhere."""
+        staying = {rank: self._handles[rank] for rank in self.serving if rank not in self._starting}
+        leaving = on_draining_node(list(staying.values()))
+        for rank, handle in staying.items():
+            if handle in leaving:
+                text = f"Engine {rank} is replaced: its node is about to go; it serves until the other one is ready."
+                self._faults.report("engine_replaced", text)
+                self.num_restarts += 1
+                self._begin(rank)
 
     def _welcome(self, wait: bool) -> None:
         """Lets engines serve that have been started, with the newest weights.
@@ -289,20 +330,28 @@ class InferencePool:
             return
         if wait:
             self._wait_until_ready(list(self._starting), at_least=1)
-        for rank, (call, since) in list(self._starting.items()):
-            ready, _ = ray.wait([call], timeout=0)
+        for rank, newcomer in list(self._starting.items()):
+            ready, _ = ray.wait([newcomer.ready], timeout=0)
             if not ready:
                 continue
             del self._starting[rank]
-            reason = self._failure(call, 0.0, "it is not ready")
+            before, self._handles[rank] = self._handles[rank], newcomer.handle
+            reason = self._failure(newcomer.ready, 0.0, "it is not ready")
             if reason is None and self._blobs:
                 reason = self._give(self._blobs, self._blobs_name, self._version, [rank]).get(rank)
+            if reason is not None and rank in self._serving:
+                logger.warning("Engine %d serves on, since the one in its place did not start: %s.", rank, reason)
+                self._handles[rank] = before
+                end_actor(newcomer.handle)
+                continue
             if reason is not None:
                 self._replace(rank, reason)
                 continue
+            if rank in self._serving:
+                self._departures.add(before)
             self._serving.add(rank)
             self.generation += 1
-            logger.info("Engine %d serves again after %.0f s.", rank, time.monotonic() - since)
+            logger.info("Engine %d serves again after %.0f s.", rank, time.monotonic() - newcomer.since)
 
     def _wait_until_ready(self, ranks: Sequence[int], at_least: int | None = None) -> None:
         """Waits for actors to answer, saying every few seconds for what.
@@ -312,7 +361,8 @@ class InferencePool:
             at_least: so many of them; None for all, each of which has to have started well.
         """
         start = time.monotonic()
-        calls = {rank: self._handles[rank].check_health.remote() for rank in ranks}
+        newest = {rank: newcomer.handle for rank, newcomer in self._starting.items()}
+        calls = {rank: newest.get(rank, self._handles[rank]).check_health.remote() for rank in ranks}
         waiting = {call: rank for rank, call in calls.items()}
         while len(waiting) > len(ranks) - (len(ranks) if at_least is None else at_least):
             left = self._startup_timeout_s - (time.monotonic() - start)

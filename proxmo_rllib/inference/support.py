@@ -44,6 +44,27 @@ def unsupported_by_vllm(architectures: Iterable[str], head_dims: Iterable[int]) 
     return None
 
 
+def undividable_by_vllm(config: Any, parts: int) -> str | None:
+    """Why vLLM cannot divide a model among so many processes (tensor parallelism); None if nothing is known against it.
+
+    Args:
+        config: the model's, of transformers.
+        parts: how many.
+    """
+    text = config.get_text_config()
+    heads = getattr(text, "num_attention_heads", None)
+    shared = getattr(text, "num_key_value_heads", None) or heads
+    if isinstance(heads, int) and heads % parts:
+        return f"it has {heads} attention heads"
+    if isinstance(shared, int) and shared % parts and parts % shared:  # fewer of them than parts are held twice
+        return f"it has {shared} heads of keys and values"
+    for name in ("intermediate_size", "moe_intermediate_size"):
+        width = getattr(text, name, None)
+        if isinstance(width, int) and width % parts:
+            return f"its {name} is {width}"
+    return None
+
+
 def unadaptable_by_vllm(architectures: Iterable[str], rank: int) -> str | None:
     """Why the installed vLLM cannot serve adapters of a model; None if nothing is known against it.
 

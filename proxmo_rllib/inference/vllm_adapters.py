@@ -136,10 +136,10 @@ class AdapterVersions:
             raise
         except Exception as error:
             raise WeightsMismatchError(self._refusal(name, layers, str(error))) from error
-        # vLLM passes over what it finds no place for.
-        if any(unused):
+        # vLLM passes over what it finds no place for; each of its workers says what that is.
+        if left := sorted(set().union(*unused)):
             await self._llm.remove_lora(number)
-            raise WeightsMismatchError(self._refusal(name, layers, f"it has no place for {sorted(unused[0])[0]}"))
+            raise WeightsMismatchError(self._refusal(name, layers, f"it has no place for {left[0]}"))
         return request
 
     def _refusal(self, name: str, layers: list[str], reason: str) -> str:

@@ -1,6 +1,7 @@
 """Engine on vLLM's AsyncLLM; the same code for its CPU and CUDA wheels.
 
     generate ──► AsyncLLM (this process) ──ZMQ──► EngineCore (its own process: scheduler, paged KV cache, model)
+                                                   with tensor_parallel_size n: n workers, a part of the model each
     load_weights: compare manifest ─► pause, drop prefix cache ─► worker reads file ─► stamp version ─► resume
 
 Every completion carries the version that EngineCore had when it sampled the first token, and the places where newer
@@ -233,6 +234,8 @@ def _words(error: Exception) -> str:
 def engine_arguments(config: EngineConfig, folder: str) -> dict[str, Any]:
     """Arguments of vLLM's AsyncEngineArgs; `config.engine_kwargs` override them."""
     platform = internals.cpu_settings(config.max_model_len) if internals.platform_is_cpu() else {}
+    parts = config.tensor_parallel_size
+    parallel = internals.tensor_parallel_settings(parts) if parts > 1 else {}
     return {
         "model": folder,
         "dtype": config.dtype,
@@ -246,4 +249,5 @@ def engine_arguments(config: EngineConfig, folder: str) -> dict[str, Any]:
         "generation_config": "vllm",  # the checkpoint's own defaults (top-p, top-k) would bias the logprobs
         "worker_extension_cls": internals.WORKER_EXTENSION,
         **platform,
+        **parallel,
     }

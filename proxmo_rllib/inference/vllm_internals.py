@@ -85,6 +85,15 @@ def cpu_settings(max_model_len: int) -> dict[str, Any]:
     }
 
 
+def tensor_parallel_settings(parts: int) -> dict[str, Any]:
+    """Engine arguments that divide the model among so many processes of this machine."""
+    if platform_is_cpu():
+        # Left alone it binds each process to a NUMA node of its own, and does not start where there are fewer.
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    # In a placement group, such as that of Tune's trials, it would make Ray actors, for which nothing is reserved.
+    return {"tensor_parallel_size": parts, "distributed_executor_backend": "mp"}
+
+
 def weight_versions(output: RequestOutput) -> tuple[int, tuple[tuple[int, int], ...]]:
     """Version of the weights that sampled the first token, and where newer ones came: (place, version)."""
     spans = output.outputs[0].weight_versions
@@ -116,7 +125,10 @@ class WeightSync:
     reload_weights: Any
 
     def proxmo_load_weights(self, path: str) -> int:
-        """Loads the file; names and shapes have been compared before. Returns the number of tensors."""
+        """Loads the file, of which each of several workers takes its part; returns the number of tensors in it.
+
+        Names and shapes have been compared before.
+        """
         from safetensors.torch import load_file
         from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
         from vllm.platforms import current_platform

@@ -130,6 +130,14 @@ def process_of(handle: Any) -> int | None:
     return info["Pid"] if info.get("State") == "ALIVE" else None
 
 
+def on_draining_node(handles: Sequence[Any]) -> list[Any]:
+    """Those of the actors whose node Ray is about to take away, such as one that a cloud wants back."""
+    from ray._private.state import state
+
+    leaving = state.get_draining_nodes()
+    return [handle for handle in handles if _node_of(handle._actor_id.hex()) in leaving] if leaving else []
+
+
 def _node_of(actor_id: str) -> str | None:
     from ray._private.state import actors
 

@@ -124,15 +124,16 @@ def _rollouts(
     mine = -(-episodes // settings.num_engines)
     together = max(1, min(mine, settings.max_num_seqs, int(cached_sequences(model, settings, hardware))))
     width = WIDTHS[settings.dtype]
+    # Of a model that several GPUs divide each reads and computes its part; on processors they take turns.
+    parts = settings.tensor_parallel_size if settings.num_gpus_per_engine else 1
+    speed = parts * engine.utilisation * engine.flops[settings.dtype]
     cache = cache_bytes_per_token(model, settings) * play.sequence_tokens / 2
-    operations = 2 * model.shape.num_active * together / (engine.utilisation * engine.flops[settings.dtype])
-    read = (width * model.shape.num_weights + together * cache) / engine.bandwidth
+    operations = 2 * model.shape.num_active * together / speed
+    read = (width * model.shape.num_weights + together * cache) / (parts * engine.bandwidth)
     steps = -(-mine // together) * play.turns * play.response_tokens
     # Prompts: each token once with an append-only context, whose prefix is cached; every turn's with a window.
     prompts = mine * play.sequence_tokens * (1 if settings.context == "append" else play.turns)
-    prefill = (
-        prompts * forward_operations(model, play.sequence_tokens) / (engine.utilisation * engine.flops[settings.dtype])
-    )
+    prefill = prompts * forward_operations(model, play.sequence_tokens) / speed
     return steps * (engine.step_s + max(read, operations)) + prefill
 
 

@@ -17,6 +17,7 @@ MIB = 2**20
 UTILISATION = 0.92
 # vLLM's processes on a CPU before they have a model: the actor, and EngineCore. Measured.
 _VLLM_PROCESSES = 1560 * MIB
+_VLLM_WORKER = 720 * MIB  # one of several that divide a model, before it has its part. Measured.
 # One process with PyTorch, transformers and Ray. Measured.
 _PROCESS = 640 * MIB
 _CPU_CACHE = 512 * MIB  # as the engine asks for
@@ -37,9 +38,10 @@ def cached_sequences(model: PlannedModel, settings: PlannedSettings, hardware: H
     sequence = settings.max_model_len * cache_bytes_per_token(model, settings)
     if settings.engine == "transformers":
         return settings.max_num_seqs
+    split = _split_of_cache(model, settings)
     if settings.num_gpus_per_engine == 0:
-        return float(settings.engine_kwargs.get("kv_cache_memory_bytes") or _CPU_CACHE) / sequence
-    return _split(settings) * _left_for_cache(model, settings, hardware) / sequence
+        return split * float(settings.engine_kwargs.get("kv_cache_memory_bytes") or _CPU_CACHE) / sequence
+    return split * _left_for_cache(model, settings, hardware) / sequence
 
 
 def engine_memory(model: PlannedModel, settings: PlannedSettings, hardware: Hardware) -> tuple[Demand, ...]:
@@ -48,14 +50,15 @@ def engine_memory(model: PlannedModel, settings: PlannedSettings, hardware: Hard
         return _transformers(model, settings, hardware)
     if settings.num_gpus_per_engine == 0:
         return (Demand("engine", settings.num_engines, "host", _on_cpu(model, settings), None),)
-    sequence = settings.max_model_len * cache_bytes_per_token(model, settings) / _split(settings)
+    sequence = settings.max_model_len * cache_bytes_per_token(model, settings) / _split_of_cache(model, settings)
     left = _left_for_cache(model, settings, hardware)
     held = cached_sequences(model, settings, hardware)
     why = f"{held:.0f} sequences of {settings.max_model_len:,} tokens"
     cache = Part(
         "KV cache", max(sequence, left), why if left >= sequence else "one sequence, and there is no room for it"
     )
-    host = (Part("processes", _VLLM_PROCESSES + _HOST_CONTEXT, "measured, and assumed of CUDA"),)
+    contexts = settings.tensor_parallel_size * _HOST_CONTEXT
+    host = (Part("processes", _VLLM_PROCESSES + contexts, "measured, and assumed of CUDA"), *_workers(settings))
     return (
         Demand(
             "engine", settings.num_engines, "GPU", (*_before_cache(model, settings), cache), _share(settings, hardware)
@@ -73,9 +76,17 @@ def _share(settings: PlannedSettings, hardware: Hardware) -> float:
     return utilisation(settings) * hardware.gpu_bytes
 
 
-def _split(settings: PlannedSettings) -> int:
-    """GPUs among which an engine divides the model."""
-    return int(settings.engine_kwargs.get("tensor_parallel_size") or 1)
+def _split_of_cache(model: PlannedModel, settings: PlannedSettings) -> int:
+    """Processes among which an engine divides the cache: where a model has fewer heads, some hold the same."""
+    text = model.config.get_text_config()
+    heads = getattr(text, "num_key_value_heads", None) or getattr(text, "num_attention_heads", None)
+    return min(settings.tensor_parallel_size, heads or settings.tensor_parallel_size)
+
+
+def _workers(settings: PlannedSettings) -> tuple[Part, ...]:
+    """Processes that compute for vLLM's EngineCore, where it divides the model."""
+    parts = settings.tensor_parallel_size
+    return (Part("workers", parts * _VLLM_WORKER, f"{parts} of them, measured"),) if parts > 1 else ()
 
 
 def _left_for_cache(model: PlannedModel, settings: PlannedSettings, hardware: Hardware) -> float:
@@ -83,7 +94,7 @@ def _left_for_cache(model: PlannedModel, settings: PlannedSettings, hardware: Ha
 
 
 def _before_cache(model: PlannedModel, settings: PlannedSettings) -> tuple[Part, ...]:
-    split = _split(settings)
+    split = settings.tensor_parallel_size
     each = "" if split == 1 else f", a share of {split}"
     graphs = 0.0 if settings.engine_kwargs.get("enforce_eager") else _GRAPHS
     return (
@@ -117,9 +128,11 @@ def _used_cache(model: PlannedModel, settings: PlannedSettings) -> float:
 def _on_cpu(model: PlannedModel, settings: PlannedSettings) -> tuple[Part, ...]:
     shape, width = model.shape, WIDTHS[settings.dtype]
     cache = float(settings.engine_kwargs.get("kv_cache_memory_bytes") or _CPU_CACHE)
+    cache *= _split_of_cache(model, settings)
     held = cache / (settings.max_model_len * cache_bytes_per_token(model, settings))
     return (
         Part("processes", _VLLM_PROCESSES, "measured"),
+        *_workers(settings),
         Part("weights", width * (shape.num_weights + shape.head_weights), f"{settings.dtype}, and the head once more"),
         *_adapters(model, settings),
         Part(

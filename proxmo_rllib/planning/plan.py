@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from proxmo_rllib.inference.support import undividable_by_vllm
 from proxmo_rllib.planning.demand import Demand
 from proxmo_rllib.planning.duration import Duration, Play, duration_of
 from proxmo_rllib.planning.engine_memory import cached_sequences, engine_memory, utilisation
@@ -83,7 +84,7 @@ def make_plan(model: PlannedModel, settings: PlannedSettings, hardware: Hardware
 
 def reserved_gpus(settings: PlannedSettings) -> float:
     """GPUs of all engines and learners."""
-    return settings.num_engines * settings.num_gpus_per_engine + settings.learners * settings.num_gpus_per_learner
+    return settings.gpus_of_engines + settings.learners * settings.num_gpus_per_learner
 
 
 def _problems(
@@ -93,8 +94,12 @@ def _problems(
     if hardware.gpus is not None and reserved_gpus(settings) > hardware.gpus:
         found.append(
             f"the run reserves {reserved_gpus(settings):g} GPU, and there are {hardware.gpus}: lower num_engines, "
-            "num_learners, num_gpus_per_engine or num_gpus_per_learner, below 1 for processes that share a card"
+            "num_learners, tensor_parallel_size, or num_gpus_per_engine or num_gpus_per_learner, below 1 for processes "
+            "that share a card"
         )
+    parts = settings.tensor_parallel_size
+    if reason := undividable_by_vllm(model.config, parts):
+        found.append(f"tensor_parallel_size={parts} does not divide the model: {reason}")
     fraction = settings.num_gpus_per_engine
     if settings.engine == "vllm" and 0 < fraction < 1 and utilisation(settings) > fraction:
         found.append(

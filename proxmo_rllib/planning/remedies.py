@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from proxmo_rllib.inference.support import undividable_by_vllm
 from proxmo_rllib.planning.demand import Demand
 from proxmo_rllib.planning.engine_memory import engine_memory
 from proxmo_rllib.planning.hardware import Hardware
@@ -33,7 +34,7 @@ def nearest_learner(model: PlannedModel, settings: PlannedSettings, hardware: Ha
 
 def nearest_engine(model: PlannedModel, settings: PlannedSettings, hardware: Hardware) -> Changes | None:
     """Changes with which an engine fits its GPU; None if nothing helps."""
-    for changes in _for_engine(settings, hardware):
+    for changes in _for_engine(model, settings, hardware):
         if all(demand.fits for demand in engine_memory(model, replace(settings, **changes), hardware)):
             return changes
     return None
@@ -97,7 +98,7 @@ def _for_learner(settings: PlannedSettings, hardware: Hardware) -> Iterator[Chan
 def _sharded(settings: PlannedSettings, hardware: Hardware, saving: Changes) -> Iterator[Changes]:
     most = _MOST_LEARNERS
     if hardware.gpus is not None:
-        most = int(hardware.gpus - settings.num_engines * settings.num_gpus_per_engine)
+        most = int(hardware.gpus - settings.gpus_of_engines)
     learners = 2
     while learners <= most:
         if learners > settings.num_learners or settings.shards is None:
@@ -108,7 +109,7 @@ def _sharded(settings: PlannedSettings, hardware: Hardware, saving: Changes) -> 
         yield {**saving, "sharding": {"strategy": "fsdp2", "cpu_offload": True}, "num_learners": number}
 
 
-def _for_engine(settings: PlannedSettings, hardware: Hardware) -> Iterator[Changes]:
+def _for_engine(model: PlannedModel, settings: PlannedSettings, hardware: Hardware) -> Iterator[Changes]:
     saving: dict[str, Any] = {}
     if settings.dtype == "float32":
         saving["dtype"] = "bfloat16"
@@ -125,10 +126,10 @@ def _for_engine(settings: PlannedSettings, hardware: Hardware) -> Iterator[Chang
         most = _MOST_LEARNERS
         if hardware.gpus is not None:
             most = int(hardware.gpus - settings.learners * settings.num_gpus_per_learner)
-        split = 2
-        while split <= most:
-            kwargs = {**settings.engine_kwargs, "tensor_parallel_size": split}
-            yield {**saving, "num_gpus_per_engine": split, "engine_kwargs": kwargs}
+        whole = {} if settings.num_gpus_per_engine == 1 else {"num_gpus_per_engine": 1}
+        split = 2 * settings.tensor_parallel_size
+        while split <= most and undividable_by_vllm(model.config, split) is None:
+            yield {**saving, **whole, "tensor_parallel_size": split}
             split *= 2
 
 

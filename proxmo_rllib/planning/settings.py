@@ -23,6 +23,7 @@ class PlannedSettings:
     engine: str = "vllm"
     num_engines: int = 1
     num_gpus_per_engine: float = 1.0
+    tensor_parallel_size: int = 1
     max_model_len: int = 2048
     max_num_seqs: int = 64
     max_response_tokens: int = 256
@@ -60,6 +61,11 @@ class PlannedSettings:
     def learners(self) -> int:
         """Processes that learn; without any of its own, the run's own process does."""
         return max(1, self.num_learners)
+
+    @property
+    def gpus_of_engines(self) -> float:
+        """GPUs that all engines reserve."""
+        return self.num_engines * self.tensor_parallel_size * self.num_gpus_per_engine
 
     @property
     def reference(self) -> bool:

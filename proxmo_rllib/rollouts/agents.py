@@ -18,6 +18,9 @@ class CompletionClient(Protocol):
 
     async def generate(self, prompt_ids: list[int], params: SamplingParams, affinity: int) -> Completion: ...
 
+    def follow(self, newer: Any) -> None:
+        """Goes on with the engines of another client of its kind, which serve now."""
+
 
 class Agent(Protocol):
     """Answers the observations of one episode."""
@@ -31,12 +34,12 @@ class EnginePolicyAgent:
     """The policy: samples from the engines.
 
     Args:
-        client: gives the way to the engines, which is another when one of them was replaced.
+        client: the way to the engines.
         params: how to sample; its seed, if any, is advanced by one every turn.
         affinity: prompts with the same number go to the same engine, which has their common prefix in its cache.
     """
 
-    def __init__(self, client: Callable[[], CompletionClient], params: SamplingParams, affinity: int) -> None:
+    def __init__(self, client: CompletionClient, params: SamplingParams, affinity: int) -> None:
         self._client = client
         self._params = params
         self._affinity = affinity
@@ -50,7 +53,7 @@ class EnginePolicyAgent:
                 params.temperature, params.max_tokens, params.stop_token_ids, params.seed + self._turn
             )
         self._turn += 1
-        return await self._client().generate(prompt_ids, params, affinity=self._affinity)
+        return await self._client.generate(prompt_ids, params, affinity=self._affinity)
 
 
 class Script(Protocol):

@@ -93,10 +93,17 @@ class TextEnvRunner(EnvRunner, Checkpointable):
         """Nothing to make: the engines hold the module."""
 
     def connect(self, client: CompletionClient) -> None:
-        """Gives the runner its way to the engines; again after a restart, and when they have other weights."""
-        self._client = client
-        # On an event loop of its own, beside that of `play`: a client is used on one at a time.
-        self._background_client = copy.copy(client)
+        """Gives the runner its way to the engines; again when others serve, or when they have other weights.
+
+        The first one stays, and follows the later ones: it knows what is under way.
+        """
+        if self._client is None or self._background_client is None:
+            self._client = client
+            # On an event loop of its own, beside that of `play`: a client is used on one at a time.
+            self._background_client = copy.copy(client)
+            return
+        self._client.follow(client)
+        self._background_client.follow(client)
 
     @property
     def chat(self) -> ChatFormat:
@@ -175,7 +182,7 @@ class TextEnvRunner(EnvRunner, Checkpointable):
     def _background_player(self) -> Callable[[Assignment], Coroutine[Any, Any, Group | str]]:
         assert self._pool is not None, "the environment runner has been stopped"
         pool, chat, seconds = self._pool, self.chat, self.config.sample_timeout_s
-        agent = self._policy_agent(self.config.temperature, lambda: _connected(self._background_client))
+        agent = self._policy_agent(self.config.temperature, _connected(self._background_client))
         return lambda assignment: play_group(pool, assignment, agent, chat, seconds=seconds, **self._limits())
 
     def _panel_pool(self, panel: Panel) -> EnvPool:
@@ -188,12 +195,9 @@ class TextEnvRunner(EnvRunner, Checkpointable):
     def _agent(self, temperature: float, script: ScriptFactory | None) -> Callable[[Assignment, int], Agent]:
         if script is not None:
             return self._scripted_agent(script)
-        client = _connected(self._client)
-        return self._policy_agent(temperature, lambda: client)
+        return self._policy_agent(temperature, _connected(self._client))
 
-    def _policy_agent(
-        self, temperature: float, client: Callable[[], CompletionClient]
-    ) -> Callable[[Assignment, int], Agent]:
+    def _policy_agent(self, temperature: float, client: CompletionClient) -> Callable[[Assignment, int], Agent]:
         def make(assignment: Assignment, index: int) -> Agent:
             rng = random.Random(f"sampling-{assignment.group_id}-{assignment.seed}-{index}")
             params = SamplingParams(

@@ -225,12 +225,13 @@ DECISIONS: dict[str, Typed | str] = {
     "python -m benchmarks.faults --table faults.jsonl --into docs/faults.md --check": _FAULTS,
     "python -m benchmarks.soak --minutes 120 --output soak.jsonl --undisturbed": _FAULTS,
     "python -m benchmarks.soak --report soak.jsonl": _FAULTS,
-    "python -m benchmarks.inference [--model FOLDER] [--pool] [--case 'vllm block_size=128'] ...": Typed(
+    "python -m benchmarks.inference [--model FOLDER] [--pool] [--engines 2] [--case 'vllm block_size=128'] ...": Typed(
         "block_size=128",
         1800,
         "long",
         given={"FOLDER": "proxmo_rllib/policies/assets/alfworld-tiny", " ...": ""},
     ),
+    "python -m benchmarks.inference --pool --engines 2 --case vllm": Typed("vllm", 600, "long"),
     "python -m benchmarks.text_environments --tasks 8": Typed("TextCraft", 3600, "long"),
     "python -m benchmarks.text_environments [--only TextCraft ScienceWorld] [--tasks 20]": Typed(
         "TextCraft", 3600, "long"

@@ -17,7 +17,7 @@ import pytest
 import ray
 import torch
 
-from proxmo_rllib.inference.client import PoolClient
+from proxmo_rllib.inference.client import MAX_IMBALANCE, PoolClient
 from proxmo_rllib.inference.engine import EngineConfig, EngineDeadError, StaleEngineError
 from proxmo_rllib.inference.pool import InferencePool
 from proxmo_rllib.inference.weights import WeightsMismatchError, serialise
@@ -171,6 +171,40 @@ def test_a_client_travels_to_another_process_and_works_there(pool: InferencePool
         return [len(completion.token_ids) for completion in generate(client, [0, 1, 2])]
 
     assert ray.get(play.remote(pool.client()), timeout=60) == [4, 4, 4]
+
+
+def test_an_engine_tells_each_client_of_the_others_requests(pool: InferencePool) -> None:
+    busy, client = pool.client(), pool.client()
+
+    async def scenario() -> tuple[int, int, int]:
+        params = SamplingParams(1.0, 40)
+        asked = [asyncio.create_task(busy.generate(PROMPT, params, 0)) for _ in range(MAX_IMBALANCE // 2)]
+        await asyncio.sleep(0)
+        first = client._route(0).rank
+        await client.generate(PROMPT, SamplingParams(1.0, 1), 0)
+        told = client._engines[0].others
+        for engine in client._engines.values():
+            engine.tell(engine.others + (MAX_IMBALANCE if engine.rank == 0 else 0))
+        second = client._route(0).rank
+        await asyncio.wait_for(asyncio.gather(*asked), 120)
+        return first, told, second
+
+    assert asyncio.run(scenario()) == (0, MAX_IMBALANCE // 2, 1)
+
+
+def test_the_end_of_a_pool_ends_the_requests_that_are_under_way(cluster: None, config: EngineConfig) -> None:
+    pool = InferencePool(config, 1)
+    client = pool.client()
+
+    async def scenario() -> None:
+        long = asyncio.create_task(client.generate(PROMPT, SamplingParams(1.0, 220), 0))
+        await client.generate(PROMPT, SamplingParams(1.0, 1), 0)
+        assert not long.done()
+        await asyncio.to_thread(pool.stop)
+        with pytest.raises(EngineDeadError, match="inference engines are dead"):
+            await asyncio.wait_for(long, 60)
+
+    asyncio.run(scenario())
 
 
 def test_when_no_engine_is_left_it_says_so(cluster: None, config: EngineConfig) -> None:

@@ -93,6 +93,18 @@ def test_an_engine_that_has_no_room_is_refused(seven: PlannedModel, one_of_80: H
     assert "tensor_parallel_size" in plan.problems[0]
 
 
+def test_an_engine_of_several_gpus_holds_a_part_on_each(seven: PlannedModel, one_of_80: Hardware) -> None:
+    one = make_plan(seven, settings(lora={"rank": 16}), one_of_80)
+    four = make_plan(seven, settings(lora={"rank": 16}, tensor_parallel_size=4), one_of_80)
+    assert parts(four, "engine", "GPU")["weights"] == parts(one, "engine", "GPU")["weights"] / 4
+    assert four.gpus == one.gpus + 3
+    assert four.cached_sequences > 4 * one.cached_sequences
+    eight = make_plan(seven, settings(lora={"rank": 16}, tensor_parallel_size=7), one_of_80)
+    (problem,) = eight.problems
+    assert "4 heads of keys and values" in problem
+    assert four.duration.rollouts < one.duration.rollouts
+
+
 CANNOT = [
     ("7b in full on one card", "Qwen/Qwen2.5-7B", {}, {"gpu_gb": 80}),
     ("7b with all that is known", "Qwen/Qwen2.5-7B", {"gpus": 2}, {"gpu_gb": 24}),

@@ -130,7 +130,7 @@ def play(chat: ChatFormat) -> Callable[..., PlayResult]:
 
         def agent(assignment: Assignment, index: int) -> EnginePolicyAgent:
             params = SamplingParams(1.0, 8, chat.stop_token_ids, seed=100 * index)
-            return EnginePolicyAgent(lambda: client, params, affinity=assignment.seed)
+            return EnginePolicyAgent(client, params, affinity=assignment.seed)
 
         async def everything() -> PlayResult:
             return await asyncio.wait_for(

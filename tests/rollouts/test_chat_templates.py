@@ -247,7 +247,7 @@ def test_an_episode_is_learnt_from_in_the_contexts_that_its_turns_had(name: str,
         play_groups(
             pool,
             [Assignment("g", "train-0", 0, 1)],
-            lambda assignment, index: EnginePolicyAgent(Client, params, 0),
+            lambda assignment, index: EnginePolicyAgent(Client(), params, 0),
             chat,
             **limits,
         )
