@@ -40,7 +40,7 @@ from proxmo_rllib.machine.own_cluster import guarded
 from proxmo_rllib.rollouts.conversation import ChatFormat, Conversation
 from proxmo_rllib.rollouts.env_pool import EnvPool
 from proxmo_rllib.rollouts.environments import chat_format, make_text_env
-from proxmo_rllib.rollouts.play import play_groups
+from proxmo_rllib.rollouts.play import PlayResult, play_groups
 from proxmo_rllib.types import Assignment, Completion, SamplingParams
 from tuned_examples import quickstart
 
@@ -146,8 +146,10 @@ class Loops:
     def ours(self, assignments: list[Assignment]) -> int:
         """As an environment runner plays. Returns the turns."""
         pool = EnvPool(self._make, AT_ONCE)
-        played = asyncio.run(
-            play_groups(
+        done: list[PlayResult] = []
+
+        async def play() -> None:
+            result = await play_groups(
                 pool,
                 assignments,
                 self._player,
@@ -156,7 +158,10 @@ class Loops:
                 max_turns=self._max_turns,
                 max_prompt_tokens=LONGEST - 200,
             )
-        )
+            done.append(result)
+
+        asyncio.run(play())
+        played = done[0]
         if played.lost:
             raise RuntimeError(f"groups were lost: {dict(played.lost)}")
         return sum(len(episode.turns) for group in played.groups for episode in group.episodes)

@@ -225,10 +225,14 @@ class TextEnvRunner(EnvRunner, Checkpointable):
         seconds: float | None = None,
     ) -> PlayResult:
         assert self._pool is not None, "the environment runner has been stopped"
-        # A coroutine, not a method of its own: Ray would take a class with one for an asynchronous actor.
-        return asyncio.run(
-            play_groups(
-                pool or self._pool,
+        own = self._pool
+        played: list[PlayResult] = []
+
+        # A coroutine, not a method of its own: Ray would take a class with one for an asynchronous actor. It returns
+        # nothing: asyncio gives the signal handlers back in a way that has Python write out what it returned, twice.
+        async def play() -> None:
+            result = await play_groups(
+                pool or own,
                 assignments,
                 agent,
                 self.chat,
@@ -236,7 +240,10 @@ class TextEnvRunner(EnvRunner, Checkpointable):
                 seconds=seconds,
                 **self._limits(),
             )
-        )
+            played.append(result)
+
+        asyncio.run(play())
+        return played[0]
 
     def _limits(self) -> dict[str, Any]:
         """Of `play_episode`."""

@@ -64,6 +64,17 @@ def test_broken_groups_are_dropped_and_counted(config: ProxMOConfig, make_client
     assert metrics["num_env_steps_sampled"] == metrics["num_env_steps_sampled_lifetime"] == 8
 
 
+def test_what_was_played_is_not_written_out_on_the_way(
+    config: ProxMOConfig, make_client: Any, assignments: Any, monkeypatch: Any
+):
+    """What an event loop's main task returns, the signal module has Python write out: seconds for a batch's arrays."""
+    written = []
+    monkeypatch.setattr(Episode, "__repr__", lambda episode: str(written.append(episode.episode_id)))
+    runner = runner_with(config, make_client(lambda prompt, turn: "win"))
+    assert len(runner.sample(assignments=assignments("train-0")).groups) == 1
+    assert written == []
+
+
 def test_penalties_never_touch_the_success_rate(config: ProxMOConfig, make_client: Any, assignments: Any):
     config.prompting(invalid_action_penalty=10.0)
     runner = runner_with(config, make_client(lambda prompt, turn: "win" if turn == 2 else "nonsense"))
