@@ -17,7 +17,8 @@ MIB = 2**20
 UTILISATION = 0.92
 # vLLM's processes on a CPU before they have a model: the actor, and EngineCore. Measured.
 _VLLM_PROCESSES = 1560 * MIB
-_VLLM_WORKER = 720 * MIB  # one of several that divide a model, before it has its part. Measured.
+# One of several processes that divide a model, before it has its part; and what EngineCore has less then. Measured.
+_VLLM_WORKER, _VLLM_WITHOUT_MODEL = 1040 * MIB, 560 * MIB
 # One process with PyTorch, transformers and Ray. Measured.
 _PROCESS = 640 * MIB
 _CPU_CACHE = 512 * MIB  # as the engine asks for
@@ -86,7 +87,8 @@ def _split_of_cache(model: PlannedModel, settings: PlannedSettings) -> int:
 def _workers(settings: PlannedSettings) -> tuple[Part, ...]:
     """Processes that compute for vLLM's EngineCore, where it divides the model."""
     parts = settings.tensor_parallel_size
-    return (Part("workers", parts * _VLLM_WORKER, f"{parts} of them, measured"),) if parts > 1 else ()
+    bytes_ = parts * _VLLM_WORKER - _VLLM_WITHOUT_MODEL
+    return (Part("workers", bytes_, f"{parts} of them, measured"),) if parts > 1 else ()
 
 
 def _left_for_cache(model: PlannedModel, settings: PlannedSettings, hardware: Hardware) -> float:

@@ -12,10 +12,11 @@ from proxmo_rllib import ProxMOConfig
 from proxmo_rllib.cli.settings import apply_settings, split_settings
 from proxmo_rllib.planning import Hardware, Plan, PlannedModel, PlannedSettings, make_plan
 from proxmo_rllib.planning.demand import Demand
-from proxmo_rllib.planning.hardware import CARDS
+from proxmo_rllib.planning.hardware import CARDS, Speed
 
 SEVEN = 7_615_616_512
 TINY = 1_043_840
+CPUS = Speed("two cores", {"float32": 2e11, "bfloat16": 4e11}, 2e10, 0.5, 0.01, measured=True)
 ON_CPU = {"num_gpus_per_engine": 0, "num_gpus_per_learner": 0, "num_learners": 0, "dtype": "float32"}
 
 
@@ -103,6 +104,16 @@ def test_an_engine_of_several_gpus_holds_a_part_on_each(seven: PlannedModel, one
     (problem,) = eight.problems
     assert "4 heads of keys and values" in problem
     assert four.duration.rollouts < one.duration.rollouts
+
+
+def test_an_engine_of_several_processes_on_a_cpu_takes_what_two_were_measured_to(tiny: PlannedModel) -> None:
+    """505 MiB the actor, 496 EngineCore, 1,039 each of two workers, with a model of 0.1 million weights."""
+    hardware = Hardware(None, 80, None, CPUS)
+    one = make_plan(tiny, settings(**ON_CPU), hardware)
+    two = make_plan(tiny, settings(**ON_CPU, tensor_parallel_size=2), hardware)
+    processes = sum(parts(two, "engine", "host")[what] for what in ("processes", "workers"))
+    assert processes == pytest.approx((505 + 496 + 2 * 1039) * 2**20, rel=0.02)
+    assert parts(two, "engine", "host")["weights"] == parts(one, "engine", "host")["weights"]
 
 
 CANNOT = [
