@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,8 @@ class RunnerTimes:
         route_s: to choose an engine, for each that there is.
         window_s: in which requests to an engine share a call.
         max_concurrent: episodes at once.
+        send_s: to send a turn.
+        handle_s: to unpack an engine's handle.
     """
 
     turn_s: float
@@ -64,6 +66,8 @@ class RunnerTimes:
     route_s: float
     window_s: float
     max_concurrent: int
+    send_s: float
+    handle_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +77,12 @@ class DriverTimes:
     Attributes:
         ask_s: to call an actor, and to take its answer.
         hop_s: from one process to another; no core is taken meanwhile.
-        handle_s: to pack an engine's handle for an environment runner, and for this one to unpack it the same.
+        handle_s: to pack an engine's handle for an environment runner.
         round_s: to note a share that was played, where it waits for all: a + b R + c R² for R environment runners.
         stream_s: to note what a runner has played so far, and to ask it again: likewise.
         shard_s: to divide the groups among the learners, for each group and learner.
-        put_s: to put a turn into the object store; the runner takes as long to send it.
-        get_s: to read a turn; a learner takes as long.
+        get_s: to read a turn.
+        put_s: to put it into the object store again, for the learners.
         log_s: for the statistics of a turn; where groups are waited for, the runner does it.
         turn_bytes: of a turn in the object store.
         between_s: between two iterations: metrics, callbacks.
@@ -90,8 +94,8 @@ class DriverTimes:
     round_s: Sequence[float]
     stream_s: Sequence[float]
     shard_s: float
-    put_s: float
     get_s: float
+    put_s: float
     log_s: float
     turn_bytes: float
     between_s: float
@@ -104,6 +108,7 @@ class LearnerTimes:
     Attributes:
         update_s: of an update, whatever is in it.
         token_s: more for each token, of one learner.
+        get_s: more for each turn, where it comes out of the object store of another node.
         threads: that it computes with; those of a device are not counted.
         steps: optimizer steps of an update, in each of which the gradients are added up.
         gradient_bytes: of them.
@@ -114,6 +119,7 @@ class LearnerTimes:
 
     update_s: float
     token_s: float
+    get_s: float
     threads: int
     steps: int
     gradient_bytes: float
@@ -175,14 +181,16 @@ class Recorded:
         times: of it.
         groups: that were played: of each its episodes, of each its turns, of each the tokens that are new and those
             that were sampled.
-        measured: what a real iteration took, in seconds, by name; what the rest is compared with.
+        cpu: seconds of a core that each kind of process takes for a turn, of all that it does while episodes are played.
         machine: in words.
+        checked: real runs beside simulated ones, as `check` has them.
     """
 
     times: Times
     groups: list[list[list[list[int]]]]
-    measured: dict[str, float]
+    cpu: dict[str, float]
     machine: str
+    checked: list[dict[str, float]] = field(default_factory=list)
 
     def write(self, path: Path) -> None:
         """As JSON."""

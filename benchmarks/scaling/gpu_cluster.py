@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from benchmarks.scaling.constants import EngineTimes, LearnerTimes, Times, TransferTimes
+from benchmarks.scaling.constants import Times, TransferTimes
 from benchmarks.scaling.workload import Mixed
 
 WEIGHTS = 1_543_714_304  # of Qwen2.5-1.5B, the head counted once
@@ -53,7 +53,6 @@ def gpu_times(measured: Times) -> Times:
         return {name.partition(".")[2]: value for name, (value, _) in NUMBERS.items() if name.startswith(f"{part}.")}
 
     engine = replace(measured.engine, on_device=True, **of("engine"))
-    assert isinstance(engine, EngineTimes)
-    learner = LearnerTimes(threads=1, **of("learner"))  # type: ignore[arg-type]
+    learner = replace(measured.learner, threads=1, **of("learner"))
     transfer = TransferTimes(copy_bytes_per_s=COPY_BYTES_PER_S, **of("transfer"))
     return replace(measured, engine=engine, learner=learner, transfer=transfer, cores=16.0)

@@ -1,6 +1,6 @@
 """Engines and environment runners, turn by turn: who waits for whom is as in the code, how long for is in `constants`.
 
-    runner: CPU of a turn ─► 2 ms window ─► Ray call ─► engine's actor ─► core: one step after the other ─► actor ─► runner
+runner: CPU of a turn ─► 2 ms window ─► Ray call ─► engine's actor ─► core: one step after the other ─► actor ─► runner
 """
 
 from __future__ import annotations
@@ -302,7 +302,7 @@ class Runner:
             else:
                 self._is_called = False
 
-        self.loop.do(seconds + turns * (turn_s + self._driver.put_s), sent)
+        self.loop.do(seconds + turns * (turn_s + self._times.send_s), sent)
 
     def _play(self, groups: Sequence[Group]) -> None:
         self._pending.extend(_Episode(group, turns) for group in groups for turns in group.episodes)

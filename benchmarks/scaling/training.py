@@ -65,6 +65,7 @@ class Iteration:
         turns: in them, of all that they stand for.
         tokens_by_age: sampled tokens in them by weight updates since.
         busy: seconds in which each part was, the mean over its members, by its name.
+        worked: seconds of a core that the processes which play were given while groups were sampled, by their kind.
     """
 
     began: float
@@ -77,6 +78,7 @@ class Iteration:
     turns: int
     tokens_by_age: dict[int, int]
     busy: dict[str, float]
+    worked: dict[str, float]
 
     @property
     def seconds(self) -> float:
@@ -159,12 +161,12 @@ class Training:
     def _run(self, iterations: int) -> Story:
         yield from self._transfer()
         for _ in range(iterations):
-            began, before = self.clock.now, self._busy()
+            began, before, worked = self.clock.now, self._busy(), self._worked()
             groups: list[Group] = []
             yield from (self._ahead(groups) if self.layout.max_staleness else self._synchronous(groups))
             yield self.driver.spend(self._for_all(sum(group.turns for group in groups)) * self.times.driver.put_s)
             ages = self._ages(groups)
-            sampled = self.clock.now
+            sampled, worked = self.clock.now, {kind: now - worked[kind] for kind, now in self._worked().items()}
             yield from self._learn(groups)
             learned, spent = self.clock.now, self.driver.busy_s
             yield from self._transfer()
@@ -183,6 +185,7 @@ class Training:
                     round(self._for_all(sum(group.turns for group in groups))),
                     ages,
                     {part: now - before[part] for part, now in self._busy().items()} | {"transfer": waited},
+                    worked,
                 )
             )
 
@@ -195,6 +198,13 @@ class Training:
             "learners": self._learning_s if learner is self.driver else learner.busy_s,
             "driver": self.driver.busy_s - self._learning_s,
             "store": self.cable.busy_s,
+        }
+
+    def _worked(self) -> dict[str, float]:
+        return {
+            "core": sum(engine.core.worked_s for engine in self.engines),
+            "actor": sum(engine.actor.worked_s for engine in self.engines),
+            "runner": sum(runner.loop.worked_s for runner in self.runners),
         }
 
     def _for_all(self, count: float) -> float:
@@ -257,7 +267,9 @@ class Training:
         """Until the weights are on an engine's node. Each node that has them gives them to another: Ray's, as measured."""
         if self.layout.together:
             return 0.0
-        return math.ceil(math.log2(number + 2)) * self.times.transfer.weights_bytes / self.times.transfer.copy_bytes_per_s
+        return (
+            math.ceil(math.log2(number + 2)) * self.times.transfer.weights_bytes / self.times.transfer.copy_bytes_per_s
+        )
 
     def _heal(self) -> Story:
         yield from self._ask_runners()
@@ -361,7 +373,7 @@ class Training:
         yield self.driver.spend(number * driver.ask_s + number * self.layout.num_groups * driver.shard_s)
         yield from self._through_store(turns)
         adding_up = 2 * (number - 1) / number * times.steps * times.gradient_bytes / times.allreduce_bytes_per_s
-        work = times.update_s + (turns * driver.get_s + tokens * times.token_s) / number + adding_up
+        work = times.update_s + (turns * times.get_s + tokens * times.token_s) / number + adding_up
         yield self.learner.spend(work, times.threads)
 
     def _transfer(self) -> Story:
@@ -374,8 +386,8 @@ class Training:
         yield from self._ask_engines(times.transfer.load_s, self._updates)
         yield from self._ask_engines()  # whether all are well
         yield from self._ask_engines(times.transfer.score_s)
-        packing = self.layout.engines * times.driver.handle_s
-        yield from self._ask_runners(packing, packing)
+        engines = self.layout.engines
+        yield from self._ask_runners(engines * times.runner.handle_s, engines * times.driver.handle_s)
         if self.layout.max_staleness:
             self._top_up(self.batch)
             yield from self._hand_out()

@@ -56,7 +56,10 @@ class Mixed:
     def group(self, rng: random.Random, size: int) -> Played:
         """See `Workload`."""
         return [
-            [(self.observation if turn else self.first, self._response(rng)) for turn in range(rng.randint(*self.turns))]
+            [
+                (self.observation if turn else self.first, self._response(rng))
+                for turn in range(rng.randint(*self.turns))
+            ]
             for _ in range(size)
         ]
 

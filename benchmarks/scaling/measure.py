@@ -1,0 +1,411 @@
+"""Measures service times: on the quickstart's run, with Ray, vLLM and the shipped tiny policy, for some minutes.
+
+Most of them are processor time, which other work on the machine changes little; the learner's, the transfer's and what
+is between two iterations are wall time, and want a quiet machine. Where one figure comes of several (a step of the engine
+has a part of its own, one a token, one a request), cases that differ in them are solved for it. The amounts are at last
+made to fit those of real iterations (`calibrated`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import ray
+from ray import cloudpickle
+from scipy.optimize import nnls
+
+from benchmarks.scaling import driver_costs
+from benchmarks.scaling.constants import (
+    DriverTimes,
+    EngineTimes,
+    LearnerTimes,
+    Recorded,
+    RunnerTimes,
+    Times,
+    TransferTimes,
+)
+from benchmarks.scaling.gpu_cluster import COPY_BYTES_PER_S
+from benchmarks.scaling.training import Layout, Training
+from benchmarks.scaling.workload import Recording
+from proxmo_rllib.inference.client import BATCH_WINDOW_S
+from proxmo_rllib.learner.training_data import GroupedTrainingData
+from proxmo_rllib.machine.actors import process_of
+from proxmo_rllib.machine.processors import available_cores
+from proxmo_rllib.metrics_logger import LoggedMetrics
+from proxmo_rllib.rollouts.sampling_metrics import log_groups
+from proxmo_rllib.training_run.progress import Progress
+from proxmo_rllib.types import Group, SamplingParams
+
+WARM_UP = 3  # iterations
+_CALLS = 100
+#: Assumed: learners of machines like this one are connected by 10 Gbit/s.
+_CABLE_BYTES_PER_S = 1.25e9
+_BLOCK, _MAX_TOKENS = 32, 8192  # as in `inference/vllm_internals.py`
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Requests that go to the engine in one call.
+
+    Attributes:
+        prompt: tokens of each.
+        lengths: tokens of each response.
+    """
+
+    prompt: int
+    lengths: tuple[int, ...]
+
+    @property
+    def steps(self) -> int:
+        """That the engine needs."""
+        return max(self.lengths)
+
+    @property
+    def chunks(self) -> int:
+        """Steps in which something ends."""
+        return len(set(self.lengths))
+
+    @property
+    def computed(self) -> int:
+        """Tokens that go through the model."""
+        return len(self.lengths) * (self.prompt - 1) + sum(self.lengths)
+
+
+CASES = (
+    Case(40, (10,)),
+    Case(40, (1,) * 16),
+    Case(40, (10,) * 16),
+    Case(40, tuple(range(1, 17))),
+    Case(40, (10,) * 64),
+    Case(200, (1,) * 32),
+)
+
+
+def example(engines: int = 1, max_staleness: int = 0) -> Any:
+    """The quickstart's config, with the same work in each iteration."""
+    from tuned_examples.quickstart import config
+
+    return (
+        config.copy(copy_frozen=False)
+        .inference(num_engines=engines)
+        .training(lr=0.0, entropy_coef=0.0, max_staleness=max_staleness)
+        .evaluation(panel=None, evaluation_interval=None)
+        .debugging(record_groups=0)
+    )
+
+
+@contextlib.contextmanager
+def running(config: Any) -> Iterator[Any]:
+    """An algorithm that is warm, and is stopped at the end."""
+    algorithm = config.build_algo()
+    try:
+        for _ in range(WARM_UP):
+            algorithm.train()
+        yield algorithm
+    finally:
+        algorithm.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """Real iterations.
+
+    Attributes:
+        groups: of all of them.
+        cpu: seconds of a core for a turn while they were played, by the kind of process.
+        others: cores that Ray's own processes took meanwhile.
+        learning, transfer, between: seconds of each iteration.
+        tokens: of each.
+    """
+
+    groups: list[Group]
+    cpu: dict[str, float]
+    others: float
+    learning: list[float]
+    transfer: list[float]
+    between: list[float]
+    tokens: list[int]
+
+
+def measure(iterations: int) -> Recorded:
+    """Everything.
+
+    Args:
+        iterations: real ones that are watched.
+    """
+    with running(example()) as algorithm:
+        played = watch(algorithm, iterations)
+        engine, runner = engine_and_client(algorithm)
+        driver = driver_times(algorithm, played)
+        learner, transfer = learner_and_transfer(algorithm, played)
+    groups = [[_turns(episode) for episode in group.episodes] for group in played.groups]
+    runner = replace(
+        runner,
+        turn_s=max(1e-6, played.cpu["runner"] - runner.request_s - driver.put_s - driver.log_s),
+        send_s=driver.put_s,
+        handle_s=driver.handle_s,
+    )
+    cores = max(1.0, available_cores() - played.others)
+    times = Times(engine, runner, driver, replace(learner, get_s=driver.get_s), transfer, cores)
+    machine = f"{platform.machine()}, {available_cores()} cores"
+    return Recorded(calibrated(times, groups, played.cpu), groups, played.cpu, machine)
+
+
+def _turns(episode: Any) -> list[list[int]]:
+    return [[len(turn.context_ids), len(turn.response_ids)] for turn in episode.turns]
+
+
+def watch(algorithm: Any, iterations: int) -> Played:
+    """Trains, and looks at what it takes."""
+    processes = _Processes(algorithm)
+    data: list[GroupedTrainingData] = []
+    cpu: list[dict[str, float]] = []
+    seconds: list[float] = []
+    collect = algorithm._sampling.collect
+
+    def watched() -> GroupedTrainingData:
+        before, began = processes.cpu_s(), time.perf_counter()
+        data.append(collect())
+        seconds.append(time.perf_counter() - began)
+        cpu.append({kind: now - before[kind] for kind, now in processes.cpu_s().items()})
+        return data[-1]
+
+    algorithm._sampling.collect = watched
+    learning, transfer, between, groups = [], [], [], []
+    for _ in range(iterations):
+        began = time.perf_counter()
+        progress = Progress.from_result(algorithm.train(), 0.0)
+        whole = time.perf_counter() - began
+        learning.append(progress.learning_s)
+        transfer.append(progress.transfer_s)
+        between.append(whole - progress.sampling_s - progress.learning_s - progress.transfer_s)
+        groups += ray.get(list(data[-1].group_refs))
+    algorithm._sampling.collect = collect
+    turns = sum(len(episode) for group in groups for episode in group.episodes)
+    sums = {kind: sum(each[kind] for each in cpu) for kind in cpu[0]}
+    return Played(
+        groups,
+        {kind: sums[kind] / turns for kind in ("core", "actor", "runner")},
+        sums["others"] / sum(seconds),
+        learning,
+        transfer,
+        between,
+        [sum(each.group_tokens) for each in data],
+    )
+
+
+class _Processes:
+    """Of a run with one engine and one environment runner, by their kind."""
+
+    def __init__(self, algorithm: Any) -> None:
+        runners = [process_of(handle) for handle in algorithm._runners.handles().values()]
+        actors = ray.get([handle.check_health.remote() for handle in algorithm.pool.handles])
+        cores = [child.pid for pid in actors for child in psutil.Process(pid).children(recursive=True)]
+        known = {*runners, *actors, *cores}
+        others = [child.pid for child in psutil.Process().children(recursive=True) if child.pid not in known]
+        self._pids = {"runner": runners, "actor": actors, "core": cores, "others": others}
+
+    def cpu_s(self) -> dict[str, float]:
+        """Seconds of a core so far."""
+        return {kind: sum(map(_cpu_s, pids)) for kind, pids in self._pids.items()}
+
+
+def _cpu_s(pid: int | None) -> float:
+    """Of a process, to the nanosecond: the kernel's count of its threads."""
+    total = 0
+    for thread in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError):  # it has ended
+            total += int(thread.read_text().split()[0])
+    return total / 1e9
+
+
+def engine_and_client(algorithm: Any) -> tuple[EngineTimes, RunnerTimes]:
+    """Of the engine, and of whoever asks it: this process does, as an environment runner would."""
+    processes = _Processes(algorithm)
+    rows = []
+    for case in CASES:
+        _ask(algorithm, case, 3)
+        before, own = processes.cpu_s(), time.process_time()
+        _ask(algorithm, case, _CALLS)
+        after = processes.cpu_s()
+        rows.append([*((after[kind] - before[kind]) / _CALLS for kind in ("core", "actor")), time.process_time() - own])
+    core, actor, client = np.array(rows).T
+    step, token, request_step = _solved([(c.steps, c.computed, sum(c.lengths)) for c in CASES], core)
+    per_request = [(1, len(c.lengths), sum(c.lengths), c.chunks) for c in CASES]
+    call, request, sampled, chunk = _solved(per_request, actor)
+    client_call, client_request, client_chunk = _solved([(1, n, k) for _, n, _, k in per_request], client / _CALLS)
+    config = algorithm.config
+    return (
+        EngineTimes(
+            step, token, request_step, False, call, request, sampled, chunk, config.max_num_seqs, _MAX_TOKENS, _BLOCK
+        ),
+        RunnerTimes(
+            turn_s=0.0,
+            wait_s=0.0,
+            call_s=client_call,
+            request_s=client_request,
+            chunk_s=client_chunk,
+            route_s=driver_costs.route_s(),
+            window_s=BATCH_WINDOW_S,
+            max_concurrent=config.max_concurrent_episodes,
+            send_s=0.0,
+            handle_s=0.0,
+        ),
+    )
+
+
+def _solved(columns: Sequence[Sequence[float]], seconds: Any) -> list[float]:
+    """Seconds for each column, none negative, such that relative errors are small."""
+    weighted = np.array(columns, float) / np.asarray(seconds)[:, None]
+    solved: list[float] = nnls(weighted, np.ones(len(columns)))[0].tolist()
+    return solved
+
+
+def _ask(algorithm: Any, case: Case, times: int) -> None:
+    """Has the engine answer a case some times, each with other prompts."""
+    client = algorithm.pool.client()
+    rng = np.random.default_rng(times)
+
+    async def all_of_them() -> None:
+        for _ in range(times):
+            prompts = [rng.integers(0, 700, case.prompt) for _ in case.lengths]
+            await asyncio.gather(
+                *(
+                    client.generate(prompt, SamplingParams(1.0, length, seed=number), 0)
+                    for number, (prompt, length) in enumerate(zip(prompts, case.lengths, strict=True))
+                )
+            )
+
+    asyncio.run(all_of_them())
+
+
+def driver_times(algorithm: Any, played: Played) -> DriverTimes:
+    """Of the driver."""
+    groups = played.groups
+    turns = sum(len(episode) for group in groups for episode in group.episodes)
+    handle = algorithm.pool.handles[0]
+
+    def ask_many() -> None:
+        ray.get([handle.version.remote() for _ in range(_CALLS)])
+
+    ask_many()
+    ask_s = _own_cpu(ask_many) / _CALLS
+    both_ways = statistics.median(_wall(lambda: ray.get(handle.version.remote())) for _ in range(_CALLS))
+    # Of one engine, but not one object: pickle writes an object once.
+    handles = [cloudpickle.loads(cloudpickle.dumps(handle)) for _ in range(64)]
+    packing = driver_costs.best(lambda: [cloudpickle.dumps(each) for each in handles]) / len(handles)
+    waiting = [ray.put(number) for number in range(512)]
+    wait_s = driver_costs.best(lambda: ray.wait(waiting, num_returns=1)) / len(waiting)
+    references = [ray.put(group) for group in groups]
+    metrics = LoggedMetrics.part_of(algorithm.metrics)
+
+    def with_waiting(factors: tuple[float, float, float]) -> tuple[float, float, float]:
+        return factors[0], factors[1] + wait_s, factors[2]
+
+    return DriverTimes(
+        ask_s=ask_s,
+        hop_s=max(1e-5, (both_ways - ask_s) / 2),
+        handle_s=packing,
+        round_s=with_waiting(driver_costs.fitted(driver_costs.round_pass_s)),
+        stream_s=with_waiting(driver_costs.fitted(driver_costs.stream_pass_s)),
+        shard_s=driver_costs.shard_s(),
+        put_s=driver_costs.best(lambda: [ray.put(group) for group in groups]) / turns,
+        get_s=driver_costs.best(lambda: ray.get(references)) / turns,
+        log_s=driver_costs.best(lambda: log_groups(metrics, groups)) / turns,
+        turn_bytes=sum(len(cloudpickle.dumps(group)) for group in groups) / turns,
+        between_s=statistics.median(played.between),
+    )
+
+
+def learner_and_transfer(algorithm: Any, played: Played) -> tuple[LearnerTimes, TransferTimes]:
+    """Of learning, and of the weights' way to the engine."""
+    few = played.groups[: max(1, len(played.groups) // len(played.learning) // 4)]
+    data = GroupedTrainingData(
+        group_refs=[ray.put(group) for group in few], group_tokens=[group.num_tokens for group in few]
+    )
+    update = lambda: algorithm._learn(data)  # noqa: E731
+    update()
+    fewer_s = statistics.median(_wall(update) for _ in range(3))
+    whole_s, tokens = statistics.median(played.learning), statistics.median(played.tokens)
+    token_s = max(0.0, whole_s - fewer_s) / (tokens - sum(data.group_tokens))
+    learners, pool, probe_ids = algorithm._learners, algorithm.pool, algorithm._probe_ids
+    (blob,), version, probe = learners.export(probe_ids)
+    learner = algorithm.learner_group._learner
+    asking = statistics.median(_wall(pool.heal) for _ in range(5))
+    load_s = statistics.median(_wall(lambda: pool.update_weights([blob], version)) for _ in range(5))
+    score = lambda: pool.score(probe_ids, len(probe_ids) - len(probe.exact))  # noqa: E731
+    score_s = statistics.median(_wall(score) for _ in range(5))
+    num_bytes = float(ray.get(blob).nbytes)
+    return (
+        LearnerTimes(
+            update_s=max(0.0, whole_s - token_s * tokens),
+            token_s=token_s,
+            get_s=0.0,
+            threads=available_cores(),
+            steps=algorithm.config.num_minibatches * algorithm.config.num_epochs,
+            gradient_bytes=num_bytes,
+            allreduce_bytes_per_s=_CABLE_BYTES_PER_S,
+            snapshot_s=statistics.median(_wall(learner.snapshot) for _ in range(3)),
+            export_s=statistics.median(_wall(lambda: learners.export(probe_ids)) for _ in range(5)),
+        ),
+        TransferTimes(
+            weights_bytes=num_bytes,
+            copy_bytes_per_s=COPY_BYTES_PER_S,
+            load_s=max(1e-4, load_s - 2 * asking),
+            score_s=max(1e-4, score_s - asking),
+        ),
+    )
+
+
+def _wall(call: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def _own_cpu(call: Callable[[], Any]) -> float:
+    began = time.process_time()
+    call()
+    return time.process_time() - began
+
+
+def calibrated(times: Times, groups: list[Any], cpu: dict[str, float]) -> Times:
+    """With the amounts that real iterations took, in the parts that were solved for.
+
+    Args:
+        times: as solved for.
+        groups: that were played.
+        cpu: seconds of a core for a turn, by the kind of process.
+    """
+    for _ in range(4):  # what a step takes changes how many requests are in it
+        training = Training(times, Recording(groups), Layout(1, 1, 0, 16, together=True))
+        training.run(4)
+        turns = sum(each.turns for each in training.iterations)
+        simulated = {kind: sum(each.worked[kind] for each in training.iterations) / turns for kind in cpu}
+        core, actor = (cpu[kind] / simulated[kind] for kind in ("core", "actor"))
+        engine = times.engine
+        times = replace(
+            times,
+            engine=replace(
+                engine,
+                step_s=engine.step_s * core,
+                token_s=engine.token_s * core,
+                request_step_s=engine.request_step_s * core,
+                call_s=engine.call_s * actor,
+                request_s=engine.request_s * actor,
+                request_token_s=engine.request_token_s * actor,
+                chunk_s=engine.chunk_s * actor,
+            ),
+            runner=replace(times.runner, turn_s=max(1e-6, times.runner.turn_s + cpu["runner"] - simulated["runner"])),
+        )
+    return times
