@@ -6,12 +6,12 @@
     python -m benchmarks.scaling --times times.json --into docs/scaling.md
 
 A discrete-event simulation of the training loop, as the code has it. What each part takes is measured first, on the
-quickstart's run, and wants a quiet machine; for a GPU cluster `gpu_cluster` says where its numbers are from. --check runs
-the real thing with one engine and with two, writes it down in the same file beside what is simulated, and exits with 1 if
-they are more than 15% apart. --into puts tables into the page and draws its picture.
+quickstart's run, and wants a quiet machine; for a GPU cluster `gpu_cluster` says where its numbers are from. --check
+runs the real thing with one engine and with two, writes it down in the same file beside what is simulated, and exits
+with 1 if they are more than 15% apart. --into puts tables into the page and draws its picture.
 
-Of engines and environment runners --most are simulated, turn by turn and step by step; above that number each stands for
-several that are alike, and what the driver does for them is counted for all.
+Of engines and environment runners --most are simulated, turn by turn and step by step; above that number each stands
+for several that are alike, and what the driver does for them is counted for all.
 """
 
 from __future__ import annotations

@@ -181,7 +181,8 @@ class Recorded:
         times: of it.
         groups: that were played: of each its episodes, of each its turns, of each the tokens that are new and those
             that were sampled.
-        cpu: seconds of a core that each kind of process takes for a turn, of all that it does while episodes are played.
+        cpu: seconds of a core that each kind of process takes for a turn, of all that it does while episodes are
+            played.
         machine: in words.
         checked: real runs beside simulated ones, as `check` has them.
     """

@@ -93,8 +93,8 @@ class Signal:
 class Processors:
     """Cores that those who work share evenly; each thread has one core at most.
 
-    All threads advance at the same rate, so that work ends in the order of the rate's integral (`_advanced`) at which it
-    is done, and one event at a time is enough.
+    All threads advance at the same rate, so that work ends in the order of the rate's integral (`_advanced`) at which
+    it is done, and one event at a time is enough.
 
     Args:
         clock: of the simulation.

@@ -36,9 +36,9 @@ NUMBERS: dict[str, tuple[float, str]] = {
 }
 #: Episodes of 3 to 30 turns, responses of 5 to 200 tokens; prompts as long as ALFWorld's, all assumed.
 WORKLOAD = Mixed(turns=(3, 30), response=(5, 200), first=300, observation=60)
-#: Bytes a second from one node's object store to another's, one copy at a time. Ray's own benchmark takes 16.9 s for 2^30
-#: bytes to 50 nodes (release/perf_metrics/scalability/object_store.json of ray-project/ray). If all that have a copy
-#: give it on, this is six rounds of copies.
+#: Bytes a second from one node's object store to another's, one copy at a time. Ray's own benchmark takes 16.9 s for
+#: 2^30 bytes to 50 nodes (release/perf_metrics/scalability/object_store.json of ray-project/ray). If all that have a
+#: copy give it on, this is six rounds of copies.
 COPY_BYTES_PER_S = 6 * 2**30 / 16.94
 
 

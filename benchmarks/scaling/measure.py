@@ -1,9 +1,9 @@
 """Measures service times: on the quickstart's run, with Ray, vLLM and the shipped tiny policy, for some minutes.
 
-Most of them are processor time, which other work on the machine changes little; the learner's, the transfer's and what
-is between two iterations are wall time, and want a quiet machine. Where one figure comes of several (a step of the engine
-has a part of its own, one a token, one a request), cases that differ in them are solved for it. The amounts are at last
-made to fit those of real iterations (`calibrated`).
+Most of them are processor time, which other work on the machine changes little; the learner's, the transfer's and
+what is between two iterations are wall time, and want a quiet machine. Where one figure comes of several (a step of the
+engine has a part of its own, one a token, one a request), cases that differ in them are solved for it. The amounts are
+at last made to fit those of real iterations (`calibrated`).
 """
 
 from __future__ import annotations

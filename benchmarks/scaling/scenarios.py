@@ -1,4 +1,4 @@
-"""What is simulated for the page: two kinds of machines, how many of them, and what would be done about what is slow."""
+"""What is simulated for the page: two kinds of machines, how many, and what would be done about what is slow."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ STALENESS = (0, 1, 2, 4)
 GROUPS = 16  # an iteration, for each engine
 #: Where remedies are tried.
 REMEDIED = ((64, 1), (1024, 1))
+
+
+Changed = tuple[Times, Layout]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,42 +49,47 @@ def scenarios(recorded: Recorded) -> tuple[Scenario, ...]:
     )
 
 
-def _client_once(times: Times, layout: Layout) -> Times:
-    return replace(times, driver=replace(times.driver, handle_s=times.driver.handle_s / layout.runners))
+def _even_shares(times: Times, layout: Layout) -> Changed:
+    return times, replace(layout, even_shares=True)
 
 
-def _linear(times: Times, layout: Layout) -> Times:
-    driver = times.driver
-    return replace(
-        times, driver=replace(driver, round_s=(driver.round_s[0], 0, 0), stream_s=(driver.stream_s[0], 0, 0))
-    )
+def _client_once(times: Times, layout: Layout) -> Changed:
+    driver = replace(times.driver, handle_s=times.driver.handle_s / layout.runners)
+    return replace(times, driver=driver), layout
 
 
-def _references(times: Times, layout: Layout) -> Times:
-    return replace(times, driver=replace(times.driver, get_s=0.0, put_s=0.0, log_s=0.0, turn_bytes=0.0))
+def _alone(times: Times, layout: Layout) -> Changed:
+    a, _, _ = times.driver.round_s
+    b, _, _ = times.driver.stream_s
+    return replace(times, driver=replace(times.driver, round_s=(a, 0, 0), stream_s=(b, 0, 0))), layout
 
 
-def _broadcast(times: Times, layout: Layout) -> Times:
+def _references(times: Times, layout: Layout) -> Changed:
+    return replace(times, driver=replace(times.driver, get_s=0.0, put_s=0.0, log_s=0.0, turn_bytes=0.0)), layout
+
+
+def _broadcast(times: Times, layout: Layout) -> Changed:
     size, rate = times.transfer.weights_bytes, times.learner.allreduce_bytes_per_s
-    transfer = replace(times.transfer, copy_bytes_per_s=rate, load_s=min(times.transfer.load_s, 0.01 + size / rate))
-    return replace(times, transfer=transfer)
+    load_s = min(times.transfer.load_s, 0.01 + size / rate)
+    return replace(times, transfer=replace(times.transfer, copy_bytes_per_s=rate, load_s=load_s)), layout
 
 
 #: One after the other, each with those before it.
-REMEDIES: tuple[tuple[str, Callable[[Times, Layout], Times]], ...] = (
-    ("as it is", lambda times, layout: times),
+REMEDIES: tuple[tuple[str, Callable[[Times, Layout], Changed]], ...] = (
+    ("as it is", lambda times, layout: (times, layout)),
+    ("groups are shared out evenly among the runners, whoever answers first", _even_shares),
     ("the way to the engines is packed once, not once for each runner", _client_once),
-    ("noting an answer takes no longer where there are more runners", _linear),
+    ("noting an answer takes no longer where there are more runners", _alone),
     ("groups go from runner to learner; the driver has references and sums", _references),
-    ("weights are broadcast from GPU to GPU, or over the learners' cable", _broadcast),
+    ("weights are broadcast from learner to engines, not through the object store", _broadcast),
 )
 
 
-def remedied(times: Times, layout: Layout, count: int) -> Times:
-    """Service times with the first so many remedies."""
+def remedied(times: Times, layout: Layout, count: int) -> Changed:
+    """Service times and layout with the first so many remedies."""
     for _, remedy in REMEDIES[: count + 1]:
-        times = remedy(times, layout)
-    return times
+        times, layout = remedy(times, layout)
+    return times, layout
 
 
 def results(recorded: Recorded, numbers: Sequence[int], most: int) -> Iterator[dict[str, Any]]:
@@ -100,7 +108,7 @@ def results(recorded: Recorded, numbers: Sequence[int], most: int) -> Iterator[d
             layout = _layout(number, max_staleness)
             for count, (words, _) in enumerate(REMEDIES[1:], 1):
                 if number in numbers:
-                    yield _row(scenario, remedied(scenario.times, layout, count), layout, most, words)
+                    yield _row(scenario, *remedied(scenario.times, layout, count), most, words)
 
 
 def _layout(number: int, max_staleness: int) -> Layout:

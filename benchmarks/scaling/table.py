@@ -92,9 +92,10 @@ def saturation(rows: Sequence[Row], max_staleness: int) -> str:
     for row in mine[1:]:
         if row["seconds"] >= _SLOWER * alone["seconds"]:
             part = max(PARTS, key=lambda name: _busy_s(row, name) - _busy_s(alone, name))
+            times = row["seconds"] / alone["seconds"]
             return (
-                f"{said} an iteration takes {row['seconds'] / alone['seconds']:.1f} times as long with {row['number']:,} "
-                f"as with one, and what has more to do is first of all {_WORDS[part]}."
+                f"{said} an iteration takes {times:.1f} times as long with {row['number']:,} as with one, and what has "
+                f"more to do is first of all {_WORDS[part]}."
             )
     return f"{said} nothing is saturated up to {mine[-1]['number']:,}."
 

@@ -31,6 +31,8 @@ class Layout:
         num_groups: an iteration, of all.
         group_size: episodes of each.
         max_staleness: as the setting.
+        even_shares: whether an environment runner is given no more groups than the others have. As the code is, all that
+            waits goes to those that have answered when it is handed out (`GroupStream._hand_out`), be it to one.
         together: whether everything is on one node. Otherwise the driver has one, each learner has one, and each engine
             has one with its share of the runners.
     """
@@ -41,6 +43,7 @@ class Layout:
     num_groups: int
     group_size: int = 8
     max_staleness: int = 0
+    even_shares: bool = False
     together: bool = False
 
     def fewer(self, most: int) -> int:
@@ -257,14 +260,14 @@ class Training:
                 engine.order(seconds, version).then(lambda: self.clock.after(hop, answered.fire))
 
             on_its_way = 0.0 if version is None else self._copying(number * self.stands_for)
-            if seconds:
+            if seconds or version is not None:
                 self.clock.after(hop + on_its_way, arrived)
             else:
                 self.clock.after(2 * hop, answered.fire)
         yield answered
 
     def _copying(self, number: int) -> float:
-        """Until the weights are on an engine's node. Each node that has them gives them to another: Ray's, as measured."""
+        """Until the weights are on an engine's node: each node that has them gives them to another."""
         if self.layout.together:
             return 0.0
         return (
@@ -338,8 +341,11 @@ class Training:
     def _hand_out(self) -> Story:
         free = [polled for polled in self._polled if not polled.is_called]
         shares: dict[int, list[Group]] = {id(polled): [] for polled in free}
+        others = min((polled.load for polled in self._polled if polled.is_called), default=math.inf)
         while self._queue and free:
             idlest = min(free, key=lambda polled: polled.load)
+            if self.layout.even_shares and idlest.load > others:
+                break  # the others have their turn when they have answered
             shares[id(idlest)].append(self._queue.popleft())
             idlest.load += 1
         for polled in free:
