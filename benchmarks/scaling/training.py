@@ -31,8 +31,8 @@ class Layout:
         num_groups: an iteration, of all.
         group_size: episodes of each.
         max_staleness: as the setting.
-        even_shares: whether an environment runner is given no more groups than the others have. As the code is, all that
-            waits goes to those that have answered when it is handed out (`GroupStream._hand_out`), be it to one.
+        even_shares: whether an environment runner is given no more groups than the others have. As the code is, all
+            that waits goes to those that have answered when it is handed out (`GroupStream._hand_out`), be it to one.
         together: whether everything is on one node. Otherwise the driver has one, each learner has one, and each engine
             has one with its share of the runners.
     """
