@@ -24,6 +24,7 @@ import ray
 from ray import cloudpickle
 from scipy.optimize import nnls
 
+from benchmarks.busy_machine import cpu_seconds
 from benchmarks.scaling import driver_costs
 from benchmarks.scaling.constants import (
     DriverTimes,
@@ -42,12 +43,13 @@ from proxmo_rllib.learner.training_data import GroupedTrainingData
 from proxmo_rllib.machine.actors import process_of
 from proxmo_rllib.machine.processors import available_cores
 from proxmo_rllib.metrics_logger import LoggedMetrics
+from proxmo_rllib.rollouts.agents import RandomScript
 from proxmo_rllib.rollouts.sampling_metrics import log_groups
 from proxmo_rllib.training_run.progress import Progress
 from proxmo_rllib.types import Group, SamplingParams
 
 WARM_UP = 3  # iterations
-_CALLS = 100
+_CALLS = 40
 #: Assumed: learners of machines like this one are connected by 10 Gbit/s.
 _CABLE_BYTES_PER_S = 1.25e9
 _BLOCK, _MAX_TOKENS = 32, 8192  # as in `inference/vllm_internals.py`
@@ -124,6 +126,7 @@ class Played:
         groups: of all of them.
         cpu: seconds of a core for a turn while they were played, by the kind of process.
         others: cores that Ray's own processes took meanwhile.
+        strangers: cores that other work on the machine took.
         learning, transfer, between: seconds of each iteration.
         tokens: of each.
     """
@@ -131,6 +134,7 @@ class Played:
     groups: list[Group]
     cpu: dict[str, float]
     others: float
+    strangers: float
     learning: list[float]
     transfer: list[float]
     between: list[float]
@@ -145,19 +149,16 @@ def measure(iterations: int) -> Recorded:
     """
     with running(example()) as algorithm:
         played = watch(algorithm, iterations)
+        turn_s = scripted_turn_s(algorithm)
         engine, runner = engine_and_client(algorithm)
         driver = driver_times(algorithm, played)
         learner, transfer = learner_and_transfer(algorithm, played)
     groups = [[_turns(episode) for episode in group.episodes] for group in played.groups]
-    runner = replace(
-        runner,
-        turn_s=max(1e-6, played.cpu["runner"] - runner.request_s - driver.put_s - driver.log_s),
-        send_s=driver.put_s,
-        handle_s=driver.handle_s,
-    )
+    turn_s = max(1e-6, turn_s - driver.put_s)
+    runner = replace(runner, turn_s=turn_s, send_s=driver.put_s, handle_s=driver.handle_s)
     cores = max(1.0, available_cores() - played.others)
     times = Times(engine, runner, driver, replace(learner, get_s=driver.get_s), transfer, cores)
-    machine = f"{platform.machine()}, {available_cores()} cores"
+    machine = f"{platform.machine()}, {available_cores()} cores, of which other work took {played.strangers:.1f}"
     return Recorded(calibrated(times, groups, played.cpu), groups, played.cpu, machine)
 
 
@@ -182,6 +183,7 @@ def watch(algorithm: Any, iterations: int) -> Played:
 
     algorithm._sampling.collect = watched
     learning, transfer, between, groups = [], [], [], []
+    started, (machine, ours) = time.perf_counter(), cpu_seconds([])
     for _ in range(iterations):
         began = time.perf_counter()
         progress = Progress.from_result(algorithm.train(), 0.0)
@@ -190,6 +192,7 @@ def watch(algorithm: Any, iterations: int) -> Played:
         transfer.append(progress.transfer_s)
         between.append(whole - progress.sampling_s - progress.learning_s - progress.transfer_s)
         groups += ray.get(list(data[-1].group_refs))
+    strangers = (np.subtract(cpu_seconds([]), (machine, ours)) * (1, -1)).sum() / (time.perf_counter() - started)
     algorithm._sampling.collect = collect
     turns = sum(len(episode) for group in groups for episode in group.episodes)
     sums = {kind: sum(each[kind] for each in cpu) for kind in cpu[0]}
@@ -197,11 +200,23 @@ def watch(algorithm: Any, iterations: int) -> Played:
         groups,
         {kind: sums[kind] / turns for kind in ("core", "actor", "runner")},
         sums["others"] / sum(seconds),
+        max(0.0, float(strangers)),
         learning,
         transfer,
         between,
         [sum(each.group_tokens) for each in data],
     )
+
+
+def scripted_turn_s(algorithm: Any) -> float:
+    """Seconds of a core that a turn takes an environment runner beside asking the engine: with a script that plays."""
+    processes = _Processes(algorithm)
+    assignments = algorithm._sampler.deal(2 * algorithm.config.num_groups, algorithm.config.group_size)
+    algorithm.play_groups(assignments[:2], script=RandomScript)
+    before = processes.cpu_s()["runner"]
+    groups = algorithm.play_groups(assignments, script=RandomScript)
+    turns = sum(len(episode) for group in groups for episode in group.episodes)
+    return (processes.cpu_s()["runner"] - before) / turns
 
 
 class _Processes:
@@ -393,7 +408,9 @@ def calibrated(times: Times, groups: list[Any], cpu: dict[str, float]) -> Times:
         turns = sum(each.turns for each in training.iterations)
         simulated = {kind: sum(each.worked[kind] for each in training.iterations) / turns for kind in cpu}
         core, actor = (cpu[kind] / simulated[kind] for kind in ("core", "actor"))
-        engine = times.engine
+        own = times.runner.turn_s + times.runner.send_s + times.driver.log_s
+        asking = max(0.0, cpu["runner"] - own) / (simulated["runner"] - own)
+        engine, runner = times.engine, times.runner
         times = replace(
             times,
             engine=replace(
@@ -406,6 +423,11 @@ def calibrated(times: Times, groups: list[Any], cpu: dict[str, float]) -> Times:
                 request_token_s=engine.request_token_s * actor,
                 chunk_s=engine.chunk_s * actor,
             ),
-            runner=replace(times.runner, turn_s=max(1e-6, times.runner.turn_s + cpu["runner"] - simulated["runner"])),
+            runner=replace(
+                runner,
+                call_s=runner.call_s * asking,
+                request_s=runner.request_s * asking,
+                chunk_s=runner.chunk_s * asking,
+            ),
         )
     return times

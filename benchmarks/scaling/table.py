@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.scaling import gpu_cluster
 from benchmarks.scaling.check import BOUND
 from benchmarks.scaling.constants import Recorded
-from benchmarks.scaling.scenarios import GPUS, REMEDIED, REMEDIES, STALENESS, THIS
+from benchmarks.scaling.scenarios import GPUS, GROUPS, REMEDIED, REMEDIES, STALENESS, THIS
 from benchmarks.scaling.simulation import PARTS
 
 BEGIN = "<!-- simulated: python -m benchmarks.scaling --times FILE --into docs/scaling.md -->"
@@ -66,7 +66,7 @@ def _iterations(rows: Sequence[Row]) -> str:
         for number in _numbers(rows)
     ]
     headings = ["engines, runners, learners each", *(f"staleness {s}" for s in STALENESS), "turns/s, 0", "turns/s, 1"]
-    return f"Time of an iteration, {16} groups for each engine:\n\n{_table(headings, body)}"
+    return f"Time of an iteration, {GROUPS} groups for each engine:\n\n{_table(headings, body)}"
 
 
 def _shares(rows: Sequence[Row], max_staleness: int) -> str:
