@@ -27,7 +27,9 @@ from typing import Any
 from benchmarks.scaling import check, scenarios, table
 from benchmarks.scaling.constants import Recorded
 
-RESULTS = Path("figures") / "scaling.json"  # beside the page
+# Beside the page.
+RESULTS = Path("figures") / "scaling.json"
+TIMES = Path("figures") / "scaling_times.json"
 PICTURE = Path("figures") / "scaling.py"
 
 
@@ -82,9 +84,9 @@ def main(argv: list[str]) -> int:
     text = table.tables(recorded, rows)
     print(text)
     if arguments.into is not None:
-        results = arguments.into.parent / RESULTS
-        kept = {"recorded": dataclasses.asdict(dataclasses.replace(recorded, groups=[])), "rows": rows}
-        results.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        recorded.write(arguments.into.parent / TIMES)
+        lines = ",\n".join(json.dumps(row) for row in rows)
+        (arguments.into.parent / RESULTS).write_text(f"[\n{lines}\n]\n", encoding="utf-8")
         table.put_into(arguments.into, text)
         subprocess.run([sys.executable, str(arguments.into.parent / PICTURE)], check=True)
     return 0

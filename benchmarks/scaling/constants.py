@@ -183,6 +183,7 @@ class Recorded:
             that were sampled.
         cpu: seconds of a core that each kind of process takes for a turn, of all that it does while episodes are
             played.
+        factors: by which the solved times were multiplied, so that the simulated run takes `cpu` too.
         machine: in words.
         checked: real runs beside simulated ones, as `check` has them.
     """
@@ -190,6 +191,7 @@ class Recorded:
     times: Times
     groups: list[list[list[list[int]]]]
     cpu: dict[str, float]
+    factors: dict[str, float]
     machine: str
     checked: list[dict[str, float]] = field(default_factory=list)
 

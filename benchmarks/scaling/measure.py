@@ -159,7 +159,8 @@ def measure(iterations: int) -> Recorded:
     cores = max(1.0, available_cores() - played.others)
     times = Times(engine, runner, driver, replace(learner, get_s=driver.get_s), transfer, cores)
     machine = f"{platform.machine()}, {available_cores()} cores, of which other work took {played.strangers:.1f}"
-    return Recorded(calibrated(times, groups, played.cpu), groups, played.cpu, machine)
+    times, factors = calibrated(times, groups, played.cpu)
+    return Recorded(times, groups, played.cpu, factors, machine)
 
 
 def _turns(episode: Any) -> list[list[int]]:
@@ -394,14 +395,18 @@ def _own_cpu(call: Callable[[], Any]) -> float:
     return time.process_time() - began
 
 
-def calibrated(times: Times, groups: list[Any], cpu: dict[str, float]) -> Times:
+def calibrated(times: Times, groups: list[Any], cpu: dict[str, float]) -> tuple[Times, dict[str, float]]:
     """With the amounts that real iterations took, in the parts that were solved for.
 
     Args:
         times: as solved for.
         groups: that were played.
         cpu: seconds of a core for a turn, by the kind of process.
+
+    Returns:
+        The times, and the factors: of an environment runner only what asking the engines takes has one.
     """
+    factors = dict.fromkeys(cpu, 1.0)
     for _ in range(4):  # what a step takes changes how many requests are in it
         training = Training(times, Recording(groups), Layout(1, 1, 0, 16, together=True))
         training.run(4)
@@ -410,6 +415,8 @@ def calibrated(times: Times, groups: list[Any], cpu: dict[str, float]) -> Times:
         core, actor = (cpu[kind] / simulated[kind] for kind in ("core", "actor"))
         own = times.runner.turn_s + times.runner.send_s + times.driver.log_s
         asking = max(0.0, cpu["runner"] - own) / (simulated["runner"] - own)
+        for kind, factor in (("core", core), ("actor", actor), ("runner", asking)):
+            factors[kind] *= factor
         engine, runner = times.engine, times.runner
         times = replace(
             times,
@@ -430,4 +437,4 @@ def calibrated(times: Times, groups: list[Any], cpu: dict[str, float]) -> Times:
                 chunk_s=runner.chunk_s * asking,
             ),
         )
-    return times
+    return times, factors

@@ -74,6 +74,7 @@ class _Call:
     runner: Runner
     engine: int
     episodes: list[_Episode]
+    done: list[_Episode] = field(default_factory=list)  # whose responses are on their way to the runner
 
 
 @dataclass(slots=True, eq=False)
@@ -191,19 +192,23 @@ class Engine:
         request.began = self.steps
 
     def _hand_back(self, requests: list[_Request]) -> None:
-        episodes = []
+        """Of a call. What ends until the actor comes to it goes with it."""
+        call, tokens = requests[0].call, 0
+        is_new = not call.done
         for request in requests:
             episode = request.episode
             new, sampled = episode.turns[episode.place]
+            tokens += sampled
             episode.tokens += new + sampled
             episode.cached = (self, self._loads, episode.tokens - 1)
-            episodes.append(episode)
-        sampled = sum(episode.turns[episode.place][1] for episode in episodes)
-        call = requests[0].call
-        self.actor.do(
-            self._times.chunk_s + self._times.request_token_s * sampled,
-            lambda: self._clock.after(self._hop_s, call.runner.answer, call.engine, episodes),
-        )
+            call.done.append(episode)
+        self.actor.do(self._times.request_token_s * tokens, lambda: None)
+        if is_new:
+            self.actor.do(self._times.chunk_s, lambda: self._answer(call))
+
+    def _answer(self, call: _Call) -> None:
+        done, call.done = call.done, []
+        self._clock.after(self._hop_s, call.runner.answer, call.engine, done)
 
     def _ordered(self, version: int | None, done: Signal) -> None:
         if version is not None:
@@ -333,10 +338,13 @@ class Runner:
         return self._outstanding.index(least) if self._outstanding[home] - least > _MAX_IMBALANCE else home
 
     def _send(self, place: int) -> None:
+        """When the loop comes to it; what is asked for until then goes with it."""
+        self.loop.do(self._times.call_s, lambda: self._sent(place))
+
+    def _sent(self, place: int) -> None:
         call = _Call(self, place, self._outbox[place])
         self._outbox[place] = []
-        engine = self._engines[place]
-        self.loop.do(self._times.call_s, lambda: self._clock.after(self._driver.hop_s, engine.receive, call))
+        self._clock.after(self._driver.hop_s, self._engines[place].receive, call)
 
     def answer(self, place: int, episodes: Sequence[_Episode]) -> None:
         """Responses have come."""

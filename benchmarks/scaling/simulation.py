@@ -58,7 +58,7 @@ def simulate(
         most: engines and runners that are simulated one by one; each stands for several.
     """
     training = Training(times, workload, layout, seed, most)
-    training.run(1 + 2 * layout.max_staleness + iterations)
+    training.run(2 + layout.max_staleness + iterations)
     return outcome_of(layout, training.iterations[-iterations:])
 
 

@@ -77,7 +77,7 @@ def _busy(axes: Axes, rows: Sequence[Row]) -> None:
 
 def main(folder: Path = HERE) -> None:
     """Draws the picture into a folder."""
-    rows = json.loads((HERE / "scaling.json").read_text(encoding="utf-8"))["rows"]
+    rows = json.loads((HERE / "scaling.json").read_text(encoding="utf-8"))
     with plt.rc_context(STYLE):
         figure = scaling(rows)
         figure.tight_layout()

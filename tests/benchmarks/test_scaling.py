@@ -230,7 +230,7 @@ def test_the_code_of_the_driver_is_timed_as_it_is():
 
 
 def recorded(**more) -> Recorded:
-    return Recorded(TIMES, [[[[60, 5], [20, 5]]] * 4] * 3, {"core": 1e-3}, "a machine", **more)
+    return Recorded(TIMES, [[[[60, 5], [20, 5]]] * 4] * 3, {"core": 1e-3}, {"core": 1.0}, "a machine", **more)
 
 
 def test_what_was_measured_is_read_as_it_was_written(tmp_path):
@@ -295,10 +295,10 @@ def test_a_file_that_is_not_there_is_said(tmp_path, capsys):
 def test_page_and_picture_are_what_was_simulated(repository: Path, tmp_path: Path) -> None:
     """Else say: python -m benchmarks.scaling --times FILE --into docs/scaling.md"""
     docs = repository / "docs"
-    kept = json.loads((docs / "figures" / "scaling.json").read_text(encoding="utf-8"))
-    parts = kept["recorded"] | {"times": Times.from_json(kept["recorded"]["times"])}
+    rows = json.loads((docs / "figures" / "scaling.json").read_text(encoding="utf-8"))
+    times = Recorded.read(docs / "figures" / "scaling_times.json")
     (tmp_path / "scaling.md").write_text((docs / "scaling.md").read_text(encoding="utf-8"), encoding="utf-8")
-    table.put_into(tmp_path / "scaling.md", table.tables(Recorded(**parts), kept["rows"]))
+    table.put_into(tmp_path / "scaling.md", table.tables(times, rows))
     assert (tmp_path / "scaling.md").read_text() == (docs / "scaling.md").read_text()
     spec = importlib.util.spec_from_file_location("figures_scaling", docs / "figures" / "scaling.py")
     assert spec is not None
@@ -308,4 +308,4 @@ def test_page_and_picture_are_what_was_simulated(repository: Path, tmp_path: Pat
     spec.loader.exec_module(figures)
     figures.main(tmp_path)
     assert (tmp_path / "scaling.svg").read_text() == (docs / "figures" / "scaling.svg").read_text()
-    assert all(set(row["phases"]) == set(PHASES) for row in kept["rows"])
+    assert all(set(row["phases"]) == set(PHASES) for row in rows)
