@@ -1,7 +1,8 @@
 """Service times of a cluster that nobody here has: a model of 1.5B weights, an engine and a learner on a GPU each.
 
-What the driver and the environment runners take is measured, on the processors of `--measure`. Each other number stands
-beside where it comes from; those that say "assumed" are nobody's measurement.
+What the driver and the environment runners take for a turn is measured, on the processors of `--measure` and for the
+quickstart's turns, though these are shorter. Each other number stands beside where it comes from; those that say
+"assumed" are nobody's measurement.
 """
 
 from __future__ import annotations

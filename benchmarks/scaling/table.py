@@ -136,9 +136,9 @@ def _constants(recorded: Recorded) -> str:
     sources = {name: source for name, (_, source) in gpu_cluster.NUMBERS.items()}
     body = []
     for name, value in here.items():
-        source = sources.get(name, "" if there[name] == value else "see the module")
+        source = sources.get(name, "" if there[name] == value else "a device of its own, and cores for everybody")
         body.append([f"`{name}`", number(value), number(there[name]) if source else "the same", source])
-    return _table(["", THIS, GPUS, "where that is from"], body)
+    return _table(["", THIS, GPUS, "where the latter is from"], body)
 
 
 def _flat(times: Any) -> dict[str, Any]:

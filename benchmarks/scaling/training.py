@@ -341,11 +341,11 @@ class Training:
     def _hand_out(self) -> Story:
         free = [polled for polled in self._polled if not polled.is_called]
         shares: dict[int, list[Group]] = {id(polled): [] for polled in free}
-        others = min((polled.load for polled in self._polled if polled.is_called), default=math.inf)
+        fair = math.ceil((sum(polled.load for polled in self._polled) + len(self._queue)) / len(self._polled))
         while self._queue and free:
             idlest = min(free, key=lambda polled: polled.load)
-            if self.layout.even_shares and idlest.load > others:
-                break  # the others have their turn when they have answered
+            if self.layout.even_shares and idlest.load >= fair:
+                break  # the rest is for the others, when they have answered
             shares[id(idlest)].append(self._queue.popleft())
             idlest.load += 1
         for polled in free:

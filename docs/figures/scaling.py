@@ -38,17 +38,21 @@ def scaling(rows: Sequence[Row]) -> Figure:
     """A column a scenario: the time of an iteration, and what is busy, over the number of engines."""
     plain = [row for row in rows if row["remedy"] == "as it is"]
     names = list(dict.fromkeys(row["scenario"] for row in plain))
-    figure, axes = plt.subplots(2, len(names), figsize=(3.6 * len(names), 5.2), sharex=True, squeeze=False)
+    figure, axes = plt.subplots(
+        2, len(names), figsize=(3.8 * len(names), 5.4), layout="constrained", sharex=True, squeeze=False
+    )
     for column, name in enumerate(names):
         mine = [row for row in plain if row["scenario"] == name]
         _times(axes[0, column], mine)
         axes[0, column].set_title(name)
         _busy(axes[1, column], [row for row in mine if row["max_staleness"] == BUSY_AT])
-        axes[1, column].set_xlabel("engines, environment runners, learners each")
+        axes[1, column].set_xlabel("engines, runners, learners each")
+        numbers = sorted({row["number"] for row in mine})
+        axes[1, column].set_xticks(numbers, [f"{number:,}" for number in numbers])
     axes[0, 0].set_ylabel("an iteration, s")
-    axes[1, 0].set_ylabel(f"busy, % of the time, staleness {BUSY_AT}")
+    axes[1, 0].set_ylabel(f"busy, % (staleness {BUSY_AT})")
     axes[0, 0].legend(title="max_staleness", title_fontsize=7, fontsize=7)
-    axes[1, 0].legend(fontsize=7)
+    figure.legend(*axes[1, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(PARTS), fontsize=7)
     return figure
 
 
@@ -80,7 +84,6 @@ def main(folder: Path = HERE) -> None:
     rows = json.loads((HERE / "scaling.json").read_text(encoding="utf-8"))
     with plt.rc_context(STYLE):
         figure = scaling(rows)
-        figure.tight_layout()
         figure.savefig(folder / "scaling.svg", metadata={"Date": None})
         plt.close(figure)
 
