@@ -1,6 +1,6 @@
 """Draws what was simulated for docs/scaling.md: `python docs/figures/scaling.py`. Needs matplotlib.
 
-It reads scaling.json, which `python -m benchmarks.scaling` writes, and simulates nothing.
+It reads scaling.json, which benchmarks.scaling writes with --into, and simulates nothing.
 """
 
 from __future__ import annotations
