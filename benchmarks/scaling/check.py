@@ -23,7 +23,7 @@ def predicted_s(recorded: Recorded, engines: int, max_staleness: int) -> float:
 
 def measured_s(engines: int, max_staleness: int, iterations: int) -> float:
     """Seconds of an iteration, of a real run."""
-    from benchmarks.scaling.measure import example, running
+    from benchmarks.scaling.real_run import example, running
 
     with running(example(engines, max_staleness)) as algorithm:
         began = time.perf_counter()
