@@ -42,6 +42,8 @@ _FAULTS = "it takes hours, or reads what took hours; tests/benchmarks types shor
 
 _ON_A_GPU = "it is for a machine with a GPU; tests/benchmarks types it at tiny size"
 
+_SCALING = "it reads what was measured, or compares with it; tests/benchmarks simulates"
+
 _TIMED = "it times large models for an hour; tests/benchmarks types a shorter one"
 
 DECISIONS: dict[str, Typed | str] = {
@@ -245,9 +247,14 @@ DECISIONS: dict[str, Typed | str] = {
     "python -m benchmarks.plan": Typed("141 GB", 1800, "slow"),
     "python -m benchmarks.plan --into docs/plan.md": Typed("", 1800, "slow"),
     "python -m benchmarks.plan --measure": Typed("vLLM engine", 3600, "long"),
+    "python -m benchmarks.scaling --measure times.json": Typed('"step_s"', 3600, "long"),
+    "python -m benchmarks.scaling --times times.json --check": _SCALING,
+    "python -m benchmarks.scaling --times times.json": _SCALING,
+    "python -m benchmarks.scaling --times times.json --into docs/scaling.md": _SCALING,
     # What they make is compared with what is there by tests of their own.
     "python docs/reference.py": Typed("", 60, "slow"),
     "python docs/figures/advantages.py": Typed("", 120, "slow"),
+    "python docs/figures/scaling.py": Typed("", 120, "slow"),
     "python docs/figures/quickstart.py RUN...": Typed("", 120, "slow", trained=True, given={"RUN...": RUN}),
     "python docs/figures/quickstart.py RUN [RUN ...]": Typed(
         "", 120, "slow", trained=True, given={"RUN [RUN ...]": f"{RUN} {RUN}"}
