@@ -15,8 +15,9 @@ Runners that die and answers that are lost are as in `dealing.py`.
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -216,23 +217,36 @@ class GroupStream:
         healthy = self._runners.healthy()
         if not healthy and not self._calls:
             healthy = self._runners.wait_for_one()
-        shares: dict[int, list[Assignment]] = {number: [] for number in healthy if number not in self._calls.values()}
-        load = {number: len(self._with.get(number, ())) for number in shares}
+        busy = set(self._calls.values())
+        shares: dict[int, list[Assignment]] = {number: [] for number in healthy if number not in busy}
+        load = {number: len(self._with.get(number, ())) for number in {*shares, *busy.intersection(healthy)}}
         self._lone = {number for number in self._lone if self._with.get(number)}
         load = {number: count for number, count in load.items() if number not in self._lone}
-        if self._alone and load:
-            idlest = min(load, key=lambda number: load[number])
+        free = {number: count for number, count in load.items() if number in shares}
+        if self._alone and free:
+            idlest = min(free, key=lambda number: free[number])
             if load.pop(idlest) == 0:  # else it gets no others, until it has played those that it has
                 shares[idlest].append(self._alone.popleft())
                 self._lone.add(idlest)
-        while self._queue and load:
-            number = min(load, key=lambda number: load[number])
-            shares[number].append(self._queue.popleft())
-            load[number] += 1
+        for number, count in self._even_shares(load).items():
+            if number in shares:  # what falls to the others waits until they have answered
+                shares[number] += [self._queue.popleft() for _ in range(count)]
         for number, share in shares.items():
             self._with.setdefault(number, {}).update({a.group_id: a for a in share})
-            self._calls[self._runners.call(number, self._asking(share, number in self._anew))] = number
-            self._anew.discard(number)
+            if self._with[number] or number in self._anew:  # else there is nothing to ask
+                self._calls[self._runners.call(number, self._asking(share, number in self._anew))] = number
+                self._anew.discard(number)
+
+    def _even_shares(self, load: Mapping[int, int]) -> dict[int, int]:
+        """How many groups of the queue fall to each runner, by those that it has."""
+        counts = dict.fromkeys(load, 0)
+        heap = [(groups, number) for number, groups in load.items()]
+        heapq.heapify(heap)
+        for _ in range(len(self._queue) if heap else 0):
+            groups, number = heap[0]
+            counts[number] += 1
+            heapq.heapreplace(heap, (groups + 1, number))
+        return counts
 
     def _asking(self, share: list[Assignment], anew: bool) -> Callable[[Any], Any]:
         return lambda runner: runner.play_on(share, wait_s=_WAIT_S, anew=anew)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -160,6 +161,25 @@ def test_every_group_is_learned_from_once_and_no_token_is_too_old(seed: int, max
     assert max(iteration.taken.staleness.max for iteration in iterations) <= max_staleness
     assert all(iteration.taken.num_stale == 0 for iteration in iterations)
     assert world.most_ahead <= (1 + max_staleness) * BATCH
+
+
+@pytest.mark.parametrize("num_runners", [2, 5, 24])
+def test_runners_have_even_shares_whoever_answers_first(num_runners: int):
+    """After an update one batch is dealt, while most runners have not answered their last call."""
+    world = World(num_runners=num_runners, max_staleness=2)
+    world.length = lambda assignment: 6
+    most: Counter[int] = Counter()
+    idle_calls = 0
+
+    def look(number: int, runner: Runner) -> None:
+        nonlocal idle_calls
+        most[number] = max(most[number], len(runner.groups))
+        idle_calls += not world.stream._with[number]
+
+    world.dies = look
+    world.learn(12)
+    assert max(most.values()) <= -(-3 * BATCH // num_runners) + 1
+    assert idle_calls == 0, "a runner that has nothing is not asked"
 
 
 def test_staleness_is_counted_in_updates_and_by_the_token():
