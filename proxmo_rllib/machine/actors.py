@@ -148,7 +148,8 @@ def _node_of(actor_id: str) -> str | None:
 def _end_processes(pids: Sequence[int]) -> None:
     """Kills processes of this machine, and removes what they leave in temporary folders.
 
-    Not if their numbers belong to others by now: those of Ray's have its job.
+    Not if their numbers belong to others by now: those of Ray's have its job. Python's resource tracker is spared: it
+    ends with the last of them, and removes the shared memory that they leave.
     """
     ended = []
     for pid in pids:
@@ -156,7 +157,8 @@ def _end_processes(pids: Sequence[int]) -> None:
             process = psutil.Process(pid)
             with open(f"/proc/{pid}/environ", "rb") as file:
                 environment = file.read()
-            if b"RAY_RAYLET_PID=" in environment or b"RAY_JOB_ID=" in environment:
+            of_ray = b"RAY_RAYLET_PID=" in environment or b"RAY_JOB_ID=" in environment
+            if of_ray and "multiprocessing.resource_tracker" not in " ".join(process.cmdline()):
                 os.kill(pid, signal.SIGKILL)
                 ended.append(process)
     psutil.wait_procs(ended, timeout=_END_S)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,7 @@ def test_in_a_trials_placement_group_the_processes_stay_in_the_engines_bundle(lo
     config = divided(tmp_path, num_cpus=1.0)
     group = placement_group([{"CPU": 1.0}, *InferencePool.resource_bundles(config, 1)], strategy="PACK")
     place = PlacementGroupSchedulingStrategy(group, 0, placement_group_capture_child_tasks=True)
+    before = set(Path("/dev/shm").glob("psm_*"))
     call = serve_in_a_trial.options(scheduling_strategy=place).remote(config, serialise(model.state_dict()))
     scores, versions, pids = ray.get(call, timeout=280)
     remove_placement_group(group)
@@ -138,6 +140,10 @@ def test_in_a_trials_placement_group_the_processes_stay_in_the_engines_bundle(lo
     assert np.abs(scores[0] - expected).max() < TOLERANCE
     assert len(pids) >= 4, "the actor, EngineCore and two workers"
     assert [pid for pid in pids if is_worker(pid)] == []
+    deadline = time.monotonic() + 20
+    while (left := set(Path("/dev/shm").glob("psm_*")) - before) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left, "the memory between its processes"
 
 
 class Shape:
