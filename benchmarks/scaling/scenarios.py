@@ -49,15 +49,6 @@ def scenarios(recorded: Recorded) -> tuple[Scenario, ...]:
     )
 
 
-def _even_shares(times: Times, layout: Layout) -> Changed:
-    return times, replace(layout, even_shares=True)
-
-
-def _client_once(times: Times, layout: Layout) -> Changed:
-    driver = replace(times.driver, handle_s=times.driver.handle_s / layout.runners)
-    return replace(times, driver=driver), layout
-
-
 def _alone(times: Times, layout: Layout) -> Changed:
     a, _, _ = times.driver.round_s
     b, _, _ = times.driver.stream_s
@@ -77,8 +68,6 @@ def _broadcast(times: Times, layout: Layout) -> Changed:
 #: One after the other, each with those before it.
 REMEDIES: tuple[tuple[str, Callable[[Times, Layout], Changed]], ...] = (
     ("as it is", lambda times, layout: (times, layout)),
-    ("groups are shared out evenly among the runners, whoever answers first", _even_shares),
-    ("the way to the engines is packed once, not once for each runner", _client_once),
     ("noting an answer takes no longer where there are more runners", _alone),
     ("groups go from runner to learner; the driver has references and sums", _references),
     ("weights are broadcast from learner to engines, not through the object store", _broadcast),

@@ -31,8 +31,6 @@ class Layout:
         num_groups: an iteration, of all.
         group_size: episodes of each.
         max_staleness: as the setting.
-        even_shares: whether an environment runner is given no more groups than the others have. As the code is, all
-            that waits goes to those that have answered when it is handed out (`GroupStream._hand_out`), be it to one.
         together: whether everything is on one node. Otherwise the driver has one, each learner has one, and each engine
             has one with its share of the runners.
     """
@@ -43,7 +41,6 @@ class Layout:
     num_groups: int
     group_size: int = 8
     max_staleness: int = 0
-    even_shares: bool = False
     together: bool = False
 
     def fewer(self, most: int) -> int:
@@ -231,16 +228,11 @@ class Training:
 
     # What is asked of all at once.
 
-    def _ask_runners(self, seconds: float = 0.0, packing_s: float = 0.0) -> Story:
-        """Calls all environment runners, and waits for all.
-
-        Args:
-            seconds: of a runner's work.
-            packing_s: of the driver's, for each call.
-        """
+    def _ask_runners(self, seconds: float = 0.0) -> Story:
+        """Calls all environment runners, and waits for all: seconds of each one's work."""
         answered = Signal(self.clock, len(self.runners))
         for runner in self.runners:
-            yield self.driver.spend(self._for_all(self.times.driver.ask_s + packing_s))
+            yield self.driver.spend(self._for_all(self.times.driver.ask_s))
             self.clock.after(self.times.driver.hop_s, runner.ask, seconds, answered.fire)
         yield answered
 
@@ -344,11 +336,13 @@ class Training:
         fair = math.ceil((sum(polled.load for polled in self._polled) + len(self._queue)) / len(self._polled))
         while self._queue and free:
             idlest = min(free, key=lambda polled: polled.load)
-            if self.layout.even_shares and idlest.load >= fair:
+            if idlest.load >= fair:
                 break  # the rest is for the others, when they have answered
             shares[id(idlest)].append(self._queue.popleft())
             idlest.load += 1
         for polled in free:
+            if not polled.load:
+                continue  # there is nothing to ask
             polled.is_called = True
             yield self.driver.spend(self._for_all(self.times.driver.ask_s))
             self.clock.after(
@@ -393,7 +387,8 @@ class Training:
         yield from self._ask_engines()  # whether all are well
         yield from self._ask_engines(times.transfer.score_s)
         engines = self.layout.engines
-        yield from self._ask_runners(engines * times.runner.handle_s, engines * times.driver.handle_s)
+        yield self.driver.spend(engines * times.driver.handle_s)
+        yield from self._ask_runners(engines * times.runner.handle_s)
         if self.layout.max_staleness:
             self._top_up(self.batch)
             yield from self._hand_out()

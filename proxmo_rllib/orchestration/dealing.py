@@ -134,7 +134,8 @@ class _Round:
     def _run_remotely(self, runners: Runners) -> None:
         busy: dict[ray.ObjectRef, tuple[int, list[Assignment]]] = {}
         while self._todo or busy:
-            idle = [number for number in runners.healthy() if number not in {n for n, _ in busy.values()}]
+            playing = {number for number, _ in busy.values()}
+            idle = [number for number in runners.healthy() if number not in playing]
             if not busy and not idle:
                 idle = runners.wait_for_one()
             while self._todo and idle:

@@ -78,9 +78,9 @@ class Runners:
         Args:
             numbers: their ids; None for all that take calls.
         """
-        client = self._client()
+        client = ray.put(self._client())  # packed once for all of them: it has a handle of every engine
         called = self.healthy() if numbers is None else list(numbers)
-        calls = {number: self.call(number, lambda runner: runner.connect(client)) for number in called}
+        calls = {number: self.call(number, lambda runner, client: runner.connect(client), client) for number in called}
         for number, call in calls.items():
             self._pids[number] = process_of(self._manager._actors[number])
             self.result(number, call)
@@ -119,17 +119,17 @@ class Runners:
             time.sleep(0.2)  # Ray starts the processes again
         return ids
 
-    def call(self, number: int, function: Callable[[Any], Any]) -> ray.ObjectRef:
-        """Has a runner call a function with itself; see `result`."""
+    def call(self, number: int, function: Callable[..., Any], *arguments: Any) -> ray.ObjectRef:
+        """Has a runner call a function with itself and the arguments, or what they refer to; see `result`."""
 
-        def guarded(runner: Any) -> Any:
+        def guarded(runner: Any, *arguments: Any) -> Any:
             # RLlib ends a runner over any exception, and the reason with it.
             try:
-                return function(runner)
+                return function(runner, *arguments)
             except Exception as error:  # noqa: BLE001 (it is told to the caller)
                 return Broke(f"{type(error).__name__}: {error}")
 
-        return self._manager._actors[number].apply.remote(guarded)
+        return self._manager._actors[number].apply.remote(guarded, *arguments)
 
     def first_of(self, calls: Sequence[ray.ObjectRef], timeout_s: float) -> list[ray.ObjectRef]:
         """The first of the calls that is over, as a list; an empty one if none is in that many seconds."""

@@ -196,29 +196,28 @@ def test_more_engines_are_never_slower_where_the_driver_costs_nothing(max_stalen
 
 @pytest.mark.parametrize("max_staleness", [0, 1])
 def test_a_few_stand_for_many_that_are_alike(max_staleness):
-    layout = Layout(24, 24, 24, 8 * 24, group_size=4, max_staleness=max_staleness, even_shares=True)
+    layout = Layout(24, 24, 24, 8 * 24, group_size=4, max_staleness=max_staleness)
     all_of_them = simulate(TIMES, MIXED, layout, most=24)
     few = simulate(TIMES, MIXED, layout, most=8)
     assert layout.fewer(8) == 3
-    assert few.seconds == pytest.approx(all_of_them.seconds, rel=0.15)
-
-
-def test_groups_that_go_to_whoever_answers_first_are_played_later_than_even_shares():
-    layout = Layout(8, 8, 8, 4 * 8, group_size=4, max_staleness=1)
-    first, even = (
-        simulate(TIMES, MIXED, replace(layout, even_shares=even), iterations=8).seconds for even in (False, True)
-    )
-    assert even < 0.95 * first
+    assert 0.75 * all_of_them.seconds < few.seconds < all_of_them.seconds, "the slowest of fewer is not as slow"
 
 
 def test_what_grows_with_the_square_of_the_runners_is_found_in_the_driver():
-    costly = replace(TIMES, driver=replace(TIMES.driver, handle_s=1e-3))
-    alone, many = (simulate(costly, MIXED, Layout(n, n, n, 4 * n), most=4) for n in (1, 64))
+    costly = replace(TIMES, driver=replace(TIMES.driver, round_s=(0, 0, 1e-5)))
+    many = simulate(costly, MIXED, Layout(64, 64, 64, 4 * 64), most=4)
     assert many.busiest == "driver"
-    assert many.phases["transfer"] - alone.phases["transfer"] > 0.9 * 64 * 64 * 1e-3
-    times, layout = remedied(costly, many.layout, 2)
+    assert many.phases["sampling"] > 0.9 * 64 * 64**2 * 1e-5
+    times, layout = remedied(costly, many.layout, 1)
     mended = simulate(times, MIXED, layout, most=4)
-    assert mended.phases["transfer"] < 0.2 * many.phases["transfer"]
+    assert many.phases["sampling"] - mended.phases["sampling"] > 0.9 * 64 * 64**2 * 1e-5
+
+
+def test_the_way_to_the_engines_is_packed_once_for_all_runners():
+    layout = Layout(8, 64, 8, 4 * 64)
+    costly = replace(TIMES, driver=replace(TIMES.driver, handle_s=1e-3))
+    free, paid = (simulate(times, MIXED, layout, most=64).phases["transfer"] for times in (TIMES, costly))
+    assert paid - free == pytest.approx(8e-3)
 
 
 def test_the_code_of_the_driver_is_timed_as_it_is():
