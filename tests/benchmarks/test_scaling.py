@@ -217,7 +217,7 @@ def test_the_way_to_the_engines_is_packed_once_for_all_runners():
     layout = Layout(8, 64, 8, 4 * 64)
     costly = replace(TIMES, driver=replace(TIMES.driver, handle_s=1e-3))
     free, paid = (simulate(times, MIXED, layout, most=64).phases["transfer"] for times in (TIMES, costly))
-    assert paid - free == pytest.approx(8e-3)
+    assert paid - free == pytest.approx(8e-3, rel=0.05)
 
 
 def test_the_code_of_the_driver_is_timed_as_it_is():
