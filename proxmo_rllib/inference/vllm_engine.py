@@ -65,7 +65,8 @@ class VLLMEngine:
             arguments |= AdapterVersions.engine_arguments(lora, layers, config.max_model_len)
         arguments |= config.engine_kwargs
         try:
-            self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+            with internals.temporary_files_in(self._scratch.path):
+                self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
         except Exception as error:
             raise EngineDeadError(f"vLLM did not start: {_words(error)}{self._log.cause()}") from error
         self._vocab_size = int(self._llm.model_config.get_vocab_size())

@@ -6,7 +6,9 @@ worker class; so it imports nothing of this package, and vLLM only inside functi
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +60,20 @@ def set_environment(threads: int) -> None:
 def keep_sockets_in(folder: Path) -> None:
     """Has vLLM make the sockets of its processes in a folder; it removes none."""
     os.environ["VLLM_RPC_BASE_PATH"] = str(folder)
+
+
+@contextlib.contextmanager
+def temporary_files_in(folder: Path) -> Iterator[None]:
+    """Processes that vLLM starts meanwhile make their temporary files in a folder: each leaves one of PyTorch's."""
+    before = os.environ.get("TMPDIR")
+    os.environ["TMPDIR"] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TMPDIR"]
+        else:
+            os.environ["TMPDIR"] = before
 
 
 def platform_is_cpu() -> bool:

@@ -234,6 +234,18 @@ DECISIONS: dict[str, Typed | str] = {
         given={"FOLDER": "proxmo_rllib/policies/assets/alfworld-tiny", " ...": ""},
     ),
     "python -m benchmarks.inference --pool --engines 2 --case vllm": Typed("vllm", 600, "long"),
+    "python -m benchmarks.rollouts": Typed("mixed", 3600, "long"),
+    "python -m benchmarks.rollouts [--work quickstart equal mixed] [--episodes 256] [--engines 2] [--rounds 3]": Typed(
+        "mixed", 3600, "long"
+    ),
+    "python -m benchmarks.transfer": Typed("a copy in memory", 600, "slow"),
+    "python -m benchmarks.transfer --size 135m --engines 2": Typed("a copy in memory", 1800, "long"),
+    "python -m benchmarks.transfer [--model FOLDER] [--size 135m] [--engines 2] [--dtype bfloat16]": Typed(
+        "a copy in memory",
+        1800,
+        "long",
+        given={"FOLDER": "proxmo_rllib/policies/assets/alfworld-tiny"},
+    ),
     "python -m benchmarks.text_environments --tasks 8": Typed("TextCraft", 3600, "long"),
     "python -m benchmarks.text_environments [--only TextCraft ScienceWorld] [--tasks 20]": Typed(
         "TextCraft", 3600, "long"

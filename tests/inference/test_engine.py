@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Callable
+import os
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -255,3 +257,24 @@ def test_a_load_during_which_vllms_process_dies_ends_at_once(tmp_path: Any, make
         asyncio.run(die_over_it())
     finally:
         engine.close()
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """For sockets, whose paths may have 107 characters."""
+    with tempfile.TemporaryDirectory(prefix="v") as folder:
+        yield Path(folder)
+
+
+def test_what_vllms_processes_leave_goes_with_the_engine(
+    make_model: Any, tmp_path: Path, short_folder: Path, monkeypatch: Any
+) -> None:
+    make_model(tmp_path, tied=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(short_folder))
+    monkeypatch.setenv("TMPDIR", str(short_folder))
+    engine: Any = build_engine(EngineConfig(str(tmp_path), "vllm", max_model_len=64, max_num_seqs=2))
+    made = [path.name for path in engine._scratch.path.rglob("*")]
+    engine.close()
+    assert any(name.startswith("vllm_dist_") for name in made), made
+    assert [*short_folder.iterdir()] == []
+    assert os.environ["TMPDIR"] == str(short_folder)
