@@ -227,7 +227,7 @@ def learner_and_transfer(algorithm: Any, played: Played) -> tuple[LearnerTimes, 
     fewer_s = statistics.median(_wall(update) for _ in range(3))
     whole_s, tokens = statistics.median(played.learning), statistics.median(played.tokens)
     token_s = max(0.0, whole_s - fewer_s) / (tokens - sum(data.group_tokens))
-    learners, pool, probe_ids = algorithm._learners, algorithm.pool, algorithm._probe_ids
+    learners, pool, probe_ids = algorithm._learners, algorithm.pool, algorithm._transfer.probe_ids
     (blob,), version, probe = learners.export(probe_ids)
     learner = algorithm.learner_group._learner
     asking = statistics.median(_wall(pool.heal) for _ in range(5))

@@ -32,6 +32,7 @@ class WeightTransfer:
 
     Attributes:
         version: optimizer steps behind the weights that the engines serve.
+        probe_ids: the fixed prompt.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class WeightTransfer:
     ) -> None:
         self._config = config
         self._learners, self._pool = learners, pool
-        self._probe_ids = list(probe_ids)
+        self.probe_ids = list(probe_ids)
         self._metrics = metrics
         self.version = 0
 
@@ -54,12 +55,12 @@ class WeightTransfer:
             EngineDeadError: engines die over it again and again.
         """
         with self._step("export"):
-            weights, version, probe = self._learners.export(self._probe_ids)
+            weights, version, probe = self._learners.export(self.probe_ids)
         self._learners.snapshot()  # while the engines load
         with self._step("load"):
             self._pool.update_weights(weights, version)
         with self._step("check"):
-            scores = self._pool.score(self._probe_ids, len(self._probe_ids) - len(probe.exact))
+            scores = self._pool.score(self.probe_ids, len(self.probe_ids) - len(probe.exact))
         tolerance = self._config.weight_check_tolerance
         error = check_transfer(scores, probe, self._config.dtype, tolerance, version)
         self.version = version
