@@ -12,7 +12,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -56,7 +56,7 @@ class Scratch:
 
 @contextlib.contextmanager
 def shared_file(
-    name: str, num_bytes: int, write: Callable[[Path], None], places: Sequence[Path] | None = None
+    name: str, num_bytes: int, write: Callable[[Path], None], memory: Path = SHARED_MEMORY
 ) -> Iterator[Path]:
     """A file that several processes of this machine read at the same time: the first writes it, the last removes it.
 
@@ -66,16 +66,15 @@ def shared_file(
         name: of the content: what is written under it is the same whoever writes.
         num_bytes: of the file.
         write: writes it to a path.
-        places: folders it may be in, the best first; None for memory and the system's temporary folder.
+        memory: the folder that it is in; where there is no room it is in the system's temporary folder.
 
     Raises:
         FolderError: there is no room for it.
     """
-    folders = [place / f"{_PREFIX}{name}" for place in places or _places()]
+    places = (memory, Path(tempfile.gettempdir()))
     # Where the others have it: beside it there may be no room for another.
-    folder = next((folder for folder in folders if folder.exists()), None)
-    if folder is None:
-        folder = folder_with_room(num_bytes, *(places or ())) / f"{_PREFIX}{name}"
+    place = next((place for place in places if (place / f"{_PREFIX}{name}").exists()), None)
+    folder = (place or folder_with_room(num_bytes, memory)) / f"{_PREFIX}{name}"
     file = folder / "shared"
     lock = _shared_lock(folder, file, write)
     try:
@@ -135,11 +134,6 @@ def _is_same(lock: int, folder: Path) -> bool:
         return False
 
 
-def _places() -> tuple[Path, Path]:
-    """In memory, and on disk."""
-    return SHARED_MEMORY, Path(tempfile.gettempdir())
-
-
 def remove_abandoned(parents: Iterable[Path] | None = None) -> list[Path]:
     """Removes the folders of processes that are no more.
 
@@ -150,9 +144,8 @@ def remove_abandoned(parents: Iterable[Path] | None = None) -> list[Path]:
         Those that were removed.
     """
     removed = []
-    for folder in [
-        found for parent in (_places() if parents is None else parents) for found in parent.glob(f"{_PREFIX}*")
-    ]:
+    places = (SHARED_MEMORY, Path(tempfile.gettempdir())) if parents is None else parents
+    for folder in [found for parent in places for found in parent.glob(f"{_PREFIX}*")]:
         with contextlib.suppress(OSError):  # another user's, or gone meanwhile
             lock = os.open(folder, os.O_RDONLY)
             try:

@@ -69,7 +69,7 @@ def test_an_engine_asks_for_room_for_its_weights(monkeypatch, tmp_path):
     from proxmo_rllib.machine import scratch
 
     asked = []
-    monkeypatch.setattr(scratch, "folder_with_room", lambda size: asked.append(size) or tmp_path)
+    monkeypatch.setattr(scratch, "folder_with_room", lambda size, memory: asked.append(size) or tmp_path)
     monkeypatch.setattr(module, "manifest_of_blob", lambda blob: {})
 
     class Engine:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from proxmo_rllib.machine import scratch as scratch_module
 from proxmo_rllib.machine.folders import FolderError
 from proxmo_rllib.machine.scratch import Scratch, remove_abandoned, shared_file
 
@@ -41,6 +42,12 @@ def test_the_folder_of_a_killed_process_is_removed_and_that_of_one_that_lives_is
     assert remove_abandoned([tmp_path / "none"]) == []
 
 
+def test_the_usual_places_are_looked_through(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(scratch_module, "SHARED_MEMORY", tmp_path)
+    (tmp_path / "proxmo_scratch_left").mkdir()
+    assert tmp_path / "proxmo_scratch_left" in remove_abandoned()
+
+
 def test_it_is_removed_by_hand_too_and_twice(tmp_path: Path) -> None:
     scratch = Scratch(tmp_path)
     scratch.remove()
@@ -65,7 +72,7 @@ def write(path):
     path.write_bytes(bytes(1000))
 
 for _ in range(int(sys.argv[3])):
-    with shared_file("weights", 1000, write, [place]) as file:
+    with shared_file("weights", 1000, write, place) as file:
         assert file.stat().st_size == 1000
         if "hold" in sys.argv:
             print("reading", flush=True)
@@ -145,7 +152,7 @@ def test_many_who_come_and_go_at_any_moment_find_it_whole(readers: Readers) -> N
 def test_a_shared_file_without_room_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     with (
         pytest.raises(FolderError, match="There is no room for the weights"),
-        shared_file("weights", 1 << 60, lambda path: None, [tmp_path]),
+        shared_file("weights", 1 << 60, lambda path: None, tmp_path),
     ):
         pass
     assert [*tmp_path.iterdir()] == []
@@ -156,8 +163,8 @@ def test_a_shared_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> 
         path.write_bytes(bytes(100))
         raise OSError("No space left on device")
 
-    with pytest.raises(OSError, match="No space left"), shared_file("weights", 10, fail, [tmp_path]):
+    with pytest.raises(OSError, match="No space left"), shared_file("weights", 10, fail, tmp_path):
         pass
     assert [*tmp_path.iterdir()] == []
-    with shared_file("weights", 10, lambda path: path.touch(), [tmp_path]) as file:
+    with shared_file("weights", 10, lambda path: path.touch(), tmp_path) as file:
         assert file.exists()
