@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmarks.faults import trials
 from benchmarks.faults.kinds import Fault, all_faults
 from benchmarks.faults.trials import Trial
+from benchmarks.pages import put_between
 
 BEGIN, END = "<!-- fault table -->", "<!-- end of the fault table -->"
 _HEADINGS = ("fault", "trials", "outcome", "seconds (median, max)", "lost", "the terminal's line")
@@ -111,14 +112,5 @@ def _why(trial: Trial, fault: Fault | None) -> Iterable[str]:
 
 
 def put_into(page: Path, table: str) -> None:
-    """Replaces the table of a page.
-
-    Raises:
-        ValueError: the page has no place for it.
-    """
-    text = page.read_text(encoding="utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise ValueError(f"{page}: the table goes between the lines {BEGIN} and {END}, each of them once.")
-    head, _, rest = text.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    page.write_text(f"{head}{BEGIN}\n\n{table}\n\n{END}{tail}", encoding="utf-8")
+    """Replaces the table of a page."""
+    put_between(page, BEGIN, END, table)

@@ -77,7 +77,7 @@ class DriverTimes:
     Attributes:
         ask_s: to call an actor, and to take its answer.
         hop_s: from one process to another; no core is taken meanwhile.
-        handle_s: to pack an engine's handle for an environment runner.
+        handle_s: to pack an engine's handle, once for all environment runners.
         round_s: to note a share that was played, where it waits for all: a + b R + c R² for R environment runners.
         stream_s: to note what a runner has played so far, and to ask it again: likewise.
         shard_s: to divide the groups among the learners, for each group and learner.

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.pages import put_between
 from benchmarks.scaling import gpu_cluster
 from benchmarks.scaling.check import BOUND
 from benchmarks.scaling.constants import Recorded
@@ -173,14 +174,5 @@ def _table(headings: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
 
 def put_into(page: Path, text: str) -> None:
-    """Replaces the tables of a page.
-
-    Raises:
-        ValueError: the page has no place for them.
-    """
-    old = page.read_text(encoding="utf-8")
-    if old.count(BEGIN) != 1 or old.count(END) != 1:
-        raise ValueError(f"{page}: the tables go between the lines {BEGIN} and {END}, each of them once.")
-    head, _, rest = old.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    page.write_text(f"{head}{BEGIN}\n\n{text}\n\n{END}{tail}", encoding="utf-8")
+    """Replaces the tables of a page."""
+    put_between(page, BEGIN, END, text)

@@ -22,8 +22,8 @@ from transformers.masking_utils import sdpa_mask
 
 ROW_BY_ROW = "row_by_row"
 # MKL has other kernels, which sum in another order, for the rows of a matrix product that are left over when it is
-# divided among threads and blocks. Measured on x86 CPUs of two makers with 1 to 4 threads: multiples of four give a row
-# the same bits; with two threads other numbers do not, however large they are.
+# divided among threads and blocks. Measured on an AMD CPU with 1 to 4 threads: multiples of four give a row the same
+# bits; with two threads odd numbers do not, however large they are.
 BLOCK = 4
 
 _padding: ContextVar[Sequence[int] | None] = ContextVar("padding", default=None)
