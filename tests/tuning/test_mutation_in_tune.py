@@ -56,6 +56,13 @@ def _moments(learner: Any) -> float:
     return float(sum(s["exp_avg"].double().abs().sum() for s in optimizer.state.values()))
 
 
+def in_force(learner: Any) -> tuple[int, float, float, float]:
+    """A learner's process, and lr, step_weight and entropy_coef as it has them."""
+    (optimizer,) = learner._optimizer_parameters
+    weight = learner._learner_connector.connectors[-2]._settings["step_weight"]
+    return os.getpid(), optimizer.param_groups[0]["lr"], weight, learner._policy_loss.entropy_coef
+
+
 def tuner(config: ProxMOConfig, folder: Path, iterations: int, **how: Any) -> tune.Tuner:
     run_config = tune.RunConfig(
         name="sweep",
@@ -107,6 +114,36 @@ def test_a_run_that_takes_over_another_goes_on_in_its_own_processes(
         assert result["weight_transfer_error"] < 1e-4
     finally:
         algorithm.stop()
+
+
+@pytest.mark.parametrize("num_learners", [1, 2])
+def test_settings_change_in_each_learners_process(
+    local_ray: None, config: ProxMOConfig, tmp_path: Path, num_learners: int
+):
+    config.learners(num_learners=num_learners, num_cpus_per_learner=0.25)
+    config.training(lr=1e-3, step_weight=0.5, entropy_coef=0.01)
+    algorithm: Any = ProxMO(config=config.copy(copy_frozen=False))
+
+    def told() -> list[tuple[int, float, float, float]]:
+        return [one.get() for one in algorithm.learner_group.foreach_learner(in_force)]
+
+    try:
+        algorithm.train()
+        before = told()
+        checkpoint = algorithm.save_to_path(str(tmp_path / "donor"))
+        config.training(lr=4e-3, step_weight=4.0, entropy_coef=0.2)
+        assert algorithm.reset(config.to_dict())
+        algorithm.restore_from_path(checkpoint)
+        result = algorithm.train()
+        after = told()
+    finally:
+        algorithm.stop()
+    processes = [{pid for pid, *_ in one} for one in (before, after)]
+    assert processes[0] == processes[1]
+    assert len(processes[0]) == num_learners
+    assert {one[1:] for one in after} == {(4e-3, 4.0, 0.2)}
+    assert result["learners"][DEFAULT_MODULE_ID]["default_optimizer_learning_rate"] == pytest.approx(4e-3)
+    assert result["weight_transfer_error"] < 1e-4
 
 
 def population(synch: bool) -> InPlacePBT:
