@@ -40,7 +40,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         description=about,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--groups", type=int, default=10_000, help="of each cell (default: 10,000)")
+    parser.add_argument("--groups", type=int, default=4_000, help="of each cell (default: 4,000)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FILE", help="where they are kept")
     parser.add_argument("--worlds", nargs="+", choices=list(WORLDS), default=list(WORLDS))
