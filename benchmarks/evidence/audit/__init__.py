@@ -14,6 +14,6 @@ does. Printed by world, success rate and group size:
     noise     standard deviation of one group's gradient across the true one, in lengths of the expectation along it
     episodes  until the mean gradient is within 15 degrees of the true one; "never" where the bias is larger
 
-Four thousand groups a cell take half an hour on one core; what is there is not computed again. `--page` writes the
+Two thousand groups a cell take ten minutes on one core; what is there is not computed again. `--page` writes the
 tables of docs/evidence.md.
 """

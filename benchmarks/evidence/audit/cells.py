@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -58,22 +58,22 @@ def cells() -> Iterator[Cell]:
         yield from (Cell(world, 0.2, size) for size in SIZES if size != 8)
 
 
-def audit(cell: Cell, groups: int, seed: int) -> dict[str, dict[str, Found]]:
-    """What each method makes of the same groups: "angle", "length", "noise" and "episodes", by method.
+def audit(cell: Cell, methods: Sequence[str], groups: int, seed: int) -> dict[str, dict[str, Found]]:
+    """What methods make of the same groups: "angle", "length", "noise" and "episodes", by method.
 
     Args:
         cell: which.
+        methods: of the cell, by name.
         groups: how many are drawn.
         seed: of the drawing.
     """
     world = WORLDS[cell.world]
     episodes = episodes_of(world, with_success_rate(world, cell.rate))
-    rng = np.random.default_rng([seed, zlib.crc32(str(cell).encode())])
-    drawn = draw(episodes, groups, cell.size, rng)
+    drawn = draw(episodes, groups, cell.size, np.random.default_rng([seed, zlib.crc32(str(cell).encode())]))
     found = {}
-    for name, method in cell.methods.items():
-        rows = gradients(episodes, drawn, method)
-        audits = [audit_of(rows, episodes.gradient), *redrawn(rows, episodes.gradient, rng)]
+    for name in methods:
+        rows = gradients(episodes, drawn, cell.methods[name])
+        audits = [audit_of(rows, episodes.gradient), *redrawn(rows, episodes.gradient, np.random.default_rng(seed))]
         numbers = [asdict(one) | {"episodes": one.episodes_to(DEGREES, cell.size)} for one in audits]
         found[name] = {key: _with_interval([each[key] for each in numbers]) for key in numbers[0]}
     return found

@@ -86,6 +86,8 @@ METHODS: Mapping[str, Method] = {
     "MaxRL": Method("maxrl"),
     "GiGPO": Method("gigpo"),
     "GiGPO, without std": Method("gigpo", {"normalization": "mean"}),
+    "HGPO": Method("hgpo"),
+    "HGPO, without std": Method("hgpo", {"normalization": "mean"}),
     "ProxMO": Method("proxmo"),
     "ProxMO, without std": Method("proxmo", {"normalize_std": False}),
     "ProxMO, without modulation": Method("proxmo_without_modulation"),
