@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.evidence.audit import cells
+from benchmarks.evidence.audit.__main__ import BEGIN, END, PAGE, main, tables
 from benchmarks.evidence.audit.cells import RESULTS, Cell, audit, read, settings_of
 from benchmarks.evidence.audit.estimate import audit_of, draw, every_group, gradients, redrawn
 from benchmarks.evidence.audit.exact import Episodes, episodes_of, with_success_rate
@@ -172,3 +173,27 @@ def test_what_is_kept_is_read_again_and_what_is_committed_is_what_the_command_fi
             )
     assert set(read()) == set(cells.cells())
     assert json.loads(RESULTS.read_text())["groups"] == 2_000
+
+
+def test_the_page_has_the_tables_of_what_is_committed():
+    page = PAGE.read_text(encoding="utf-8")
+    assert page.partition(BEGIN)[2].partition(END)[0].strip() == "\n".join(tables(read())).strip()
+
+
+def test_the_command_computes_what_is_missing_and_mixes_no_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    results = tmp_path / "audit.json"
+    words = ["audit", "--results", str(results), "--worlds", "paid loop", "--groups", "20"]
+    monkeypatch.setattr("sys.argv", words)
+    main()
+    said = capsys.readouterr().out
+    assert "6 of 6: paid loop, 20%, 16 a group" in said
+    assert "| by turn index | " in said
+    before = results.read_bytes()
+    main()
+    assert " of " not in capsys.readouterr().out.partition("**")[0]
+    assert results.read_bytes() == before
+    monkeypatch.setattr("sys.argv", [*words[:-1], "30"])
+    with pytest.raises(SystemExit, match="--groups 20 --seed 0; say the same"):
+        main()
