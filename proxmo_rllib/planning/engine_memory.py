@@ -77,7 +77,7 @@ def engine_memory(model: PlannedModel, settings: PlannedSettings, hardware: Hard
 
 
 def to_serve(model: PlannedModel, settings: PlannedSettings) -> tuple[Part, ...]:
-    """What vLLM takes beside its cache where nobody gives it other weights: of its GPU, or of host memory without one."""
+    """What vLLM takes beside its cache where its weights stay: of its GPU, or of host memory without one."""
     if settings.num_gpus_per_engine:
         return _before_cache(model, settings)
     return (*_held_on_cpu(model, settings), Part("a forward pass", _forward(model, settings), "of prompts, and logits"))

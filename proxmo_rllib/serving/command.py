@@ -11,7 +11,7 @@ from typing import Any
 from proxmo_rllib.inference.support import is_cpu_wheel
 from proxmo_rllib.machine.processors import available_cores
 from proxmo_rllib.serving import access
-from proxmo_rllib.serving.sizes import Sizes
+from proxmo_rllib.serving.sizes import Sizes, prompt_tokens
 
 #: By which a client asks for the policy, and for the model under an adapter.
 POLICY, BASE = "policy", "base"
@@ -77,7 +77,7 @@ def words_for_vllm(served: Served) -> list[str]:
         settings |= {"enable-lora": True, "max-lora-rank": lora_room(served.adapter_rank)}
         settings["lora-modules"] = f"{POLICY}={served.adapter}"
     if is_cpu_wheel():
-        settings |= _ON_CPU | {"max-num-batched-tokens": max(8192, sizes.max_model_len)}
+        settings |= _ON_CPU | {"max-num-batched-tokens": prompt_tokens(sizes.max_model_len)}
     return [str(served.folder), *_as_words(settings), *served.more]
 
 

@@ -122,8 +122,8 @@ def refuse_adapter_alone(word: str) -> None:
     folder = Path(word).expanduser()
     if (folder / _ADAPTER).is_file() and not (folder / "config.json").is_file():
         raise ValueError(
-            f"{word}: it is an adapter without its model. Give the checkpoint that it lies in, whose folder `policy` has "
-            f"both merged, or the model it belongs to: proxmo serve MODEL --adapter {word}."
+            f"{word}: it is an adapter without its model. Give its checkpoint, whose folder `policy` has both merged, "
+            f"or the model it belongs to: proxmo serve MODEL --adapter {word}."
         )
 
 

@@ -41,6 +41,8 @@ def check_port(host: str, port: int) -> int:
     Raises:
         ValueError: it is in use, or this machine has no such address; says what to do.
     """
+    if not 0 <= port < 1 << 16:
+        raise ValueError(f"--port {port}: a port is a number from 1 to 65535, or 0 for any that is free.")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(found[0], socket.SOCK_STREAM) as listener:
@@ -49,8 +51,6 @@ def check_port(host: str, port: int) -> int:
             return int(listener.getsockname()[1])
     except socket.gaierror as error:
         raise ValueError(f"--host {host}: there is no such address ({error.strerror}); say 127.0.0.1.") from error
-    except OverflowError as error:
-        raise ValueError(f"--port {port}: a port is a number from 1 to 65535, or 0 for any.") from error
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise ValueError(

@@ -6,7 +6,7 @@ Here the cache of keys and values holds the requests that are to be answered at 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from proxmo_rllib.machine.gpu_sharing import UTILISATION
 from proxmo_rllib.planning.demand import Part
@@ -19,6 +19,7 @@ from proxmo_rllib.planning.settings import PlannedSettings
 DEFAULT_LENGTH = 4096
 # vLLM gives a request its cache in blocks, and keeps one for itself; none is larger than this by default.
 _BLOCK = 128
+_PROMPT_TOKENS = 8192
 # Of memory that is there, what others may come to take.
 _LEFT_FOR_OTHERS = 0.1
 
@@ -81,43 +82,78 @@ def choose_sizes(model: PlannedModel, room: Room, *, dtype: str, max_model_len: 
     Raises:
         DoesNotFitError: not even one request does; says what would.
     """
-    settings = PlannedSettings(
-        dtype=dtype,
-        num_gpus_per_engine=float(room.card is not None),
-        max_model_len=max_model_len,
-        max_num_seqs=max_num_seqs,
-        engine_kwargs={"max_num_batched_tokens": max(8192, max_model_len)},
-    )
-    others = to_serve(model, settings)
-    token = cache_bytes_per_token(model, settings)
-    one = token * (max_model_len + 2 * _BLOCK)
-    free = room.free * (1 - _LEFT_FOR_OTHERS)
-    if room.card is not None:
-        free = min(free, UTILISATION * room.card)
-    left = free - sum(part.bytes for part in others)
-    if left < one:
-        raise DoesNotFitError(_refusal(model, room, free, others, settings, one))
-    cache = int(min(left, one * max_num_seqs))
-    parts = (*others, Part("KV cache", cache, f"{cache / one:.3g} requests of {max_model_len:,} tokens at a time"))
+    asked = _Need(model, room, dtype, max_model_len, max_num_seqs)
+    if asked.left < asked.one:
+        raise DoesNotFitError(_refusal(asked))
+    cache = int(min(asked.left, asked.one * max_num_seqs))
+    why = f"{cache / asked.one:.3g} requests of {max_model_len:,} tokens at a time"
+    parts = (*asked.parts, Part("KV cache", cache, why))
     needed = sum(part.bytes for part in parts)
     share = None if room.card is None else min(UTILISATION, round(needed / room.card + 0.005, 2))
     return Sizes(dtype, max_model_len, max_num_seqs, cache, share, parts)
 
 
-def _refusal(
-    model: PlannedModel, room: Room, free: float, others: tuple[Part, ...], settings: PlannedSettings, one: float
-) -> str:
-    parts = ", ".join(f"{part.what} {part.bytes / GIB:.2f}" for part in others)
-    needed = sum(part.bytes for part in others)
-    remedies = []
-    if settings.dtype == "float32":
-        remedies.append("--dtype bfloat16 halves the weights")
-    fitting = int((free - needed) / cache_bytes_per_token(model, settings)) - 2 * _BLOCK
-    if fitting >= _BLOCK:
-        remedies.append(f"--max-model-len {fitting // _BLOCK * _BLOCK} fits")
+@dataclass(frozen=True, slots=True)
+class _Need:
+    """What is asked for, and what it takes."""
+
+    model: PlannedModel
+    room: Room
+    dtype: str
+    max_model_len: int
+    max_num_seqs: int
+
+    @property
+    def settings(self) -> PlannedSettings:
+        return PlannedSettings(
+            dtype=self.dtype,
+            num_gpus_per_engine=float(self.room.card is not None),
+            max_model_len=self.max_model_len,
+            max_num_seqs=self.max_num_seqs,
+            engine_kwargs={"max_num_batched_tokens": prompt_tokens(self.max_model_len)},
+        )
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """All but the cache."""
+        return to_serve(self.model, self.settings)
+
+    @property
+    def one(self) -> float:
+        """Bytes of the cache for one request."""
+        return cache_bytes_per_token(self.model, self.settings) * (self.max_model_len + 2 * _BLOCK)
+
+    @property
+    def most(self) -> float:
+        """Bytes that may be taken."""
+        free = self.room.free * (1 - _LEFT_FOR_OTHERS)
+        return free if self.room.card is None else min(free, UTILISATION * self.room.card)
+
+    @property
+    def left(self) -> float:
+        """Of them, for the cache."""
+        return self.most - sum(part.bytes for part in self.parts)
+
+
+def prompt_tokens(max_model_len: int) -> int:
+    """Tokens of prompts in one forward pass: a prompt is taken whole."""
+    return max(_PROMPT_TOKENS, max_model_len)
+
+
+def _refusal(asked: _Need) -> str:
+    room, parts = asked.room, asked.parts
+    remedies = ["--dtype bfloat16 halves the weights"] if asked.dtype == "float32" else []
+    shorter = replace(asked, max_model_len=asked.max_model_len // 2)
+    while shorter.max_model_len >= _BLOCK:
+        if shorter.left >= shorter.one:
+            remedies.append(f"--max-model-len {shorter.max_model_len} fits")
+            break
+        shorter = replace(shorter, max_model_len=shorter.max_model_len // 2)
     remedies.append("end what else takes memory, or take a larger machine")
+    in_words = ", ".join(f"{part.what} {part.bytes / GIB:.2f}" for part in parts)
     return (
-        f"{model.name} does not fit: vLLM takes {needed / GIB:.2f} GiB ({parts}) and {one / GIB:.2f} GiB for the keys and "
-        f"values of one request of {settings.max_model_len:,} tokens; {room.place} has {room.free / GIB:.2f} GiB free, "
-        f"of which {free / GIB:.2f} are taken at most. {'; '.join(remedies).capitalize()}."
+        f"{asked.model.name} does not fit: vLLM takes {(asked.most - asked.left) / GIB:.2f} GiB ({in_words}) and "
+        f"{asked.one / GIB:.2f} for the keys and values of one request of {asked.max_model_len:,} tokens; {room.place} "
+        f"has {room.free / GIB:.2f} GiB free, of which {asked.most / GIB:.2f} are taken at most. Remedies: "
+        f"{'; '.join(remedies)}."
     )

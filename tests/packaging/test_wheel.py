@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 PACKAGES = ("env_wrappers", "proxmo_rllib", "tuned_examples")
-#: What the build reads beside the packages, and what must stay outside of the wheel.
-_BESIDE = ("LICENSE", "README.md", "pyproject.toml", "benchmarks", "cluster", "docs", "tests")
+#: Of a checkout, what must stay outside of the archives.
+_OUTSIDE = ("benchmarks", "cluster", "docs", "tests")
 _BUILD = "import sys, setuptools.build_meta as b; to = sys.argv[1]; b.build_sdist(to); b.build_wheel(to)"
 # Several commands in one process, since each imports torch and Ray; what they say comes back one by one.
 _TYPE = """
@@ -74,11 +74,13 @@ def built(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
     root = tmp_path_factory.mktemp("wheel")
     source = root / "source"
     source.mkdir()
-    for name in (*PACKAGES, *_BESIDE):
-        if (repository / name).is_dir():
-            shutil.copytree(repository / name, source / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
-        else:
-            shutil.copy(repository / name, source)
+    for name in PACKAGES:
+        shutil.copytree(repository / name, source / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    for name in ("LICENSE", "README.md", "pyproject.toml"):
+        shutil.copy(repository / name, source)
+    for name in _OUTSIDE:
+        (source / name).mkdir()
+        (source / name / "__init__.py").touch()
     wheel, sdist = build(source, root / "dist")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(root / "site")
@@ -97,7 +99,7 @@ def test_the_source_archive_has_all_that_the_wheel_is_made_from(repository, buil
     with tarfile.open(built.sdist) as archive:
         inside = {name.partition("/")[2] for name in archive.getnames()}
     assert inside >= files_in(repository, PACKAGES) | {"pyproject.toml", "README.md", "LICENSE"}
-    assert not {name.partition("/")[0] for name in inside} & {"docs", "benchmarks", "shared"}
+    assert not {name.partition("/")[0] for name in inside} & set(_OUTSIDE)
 
 
 def type_in(built: Built, folder: Path, *commands: tuple[list[str], str]) -> list[tuple[int, str]]:
