@@ -6,7 +6,7 @@
     proxmo serve runs/quickstart-20260102-030405 --dry-run
 
 It speaks OpenAI's API; the model is called `policy`. It listens on this machine alone and wants a key, which it prints.
-What follows `--` is for `vllm serve` as it is. Ctrl-C ends it.
+What follows `--` is for vLLM's server as it is. Ctrl-C ends it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="proxmo serve",
         description="Serve a policy by OpenAI's API, with vLLM.",
-        epilog="What follows -- is for `vllm serve` as it is.",
+        epilog="What follows -- is for vLLM's server as it is.",
     )
     parser.add_argument("model", metavar="CHECKPOINT|MODEL", help="a run, a checkpoint, a model's folder or hub name")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
@@ -69,8 +69,9 @@ def main(argv: list[str]) -> int:
     _print_sizes(served.sizes)
     if arguments.dry_run:
         from proxmo_rllib.serving.command import words_for_vllm
+        from proxmo_rllib.serving.vllm_process import VLLM_SERVER
 
-        print(f"vllm serve {shlex.join(words_for_vllm(served))}")
+        print(f"python -m {VLLM_SERVER} {shlex.join(words_for_vllm(served))}")
         return 0
     return _run(served, arguments.api_key)
 

@@ -1,4 +1,4 @@
-"""What is served and how, as the words of `vllm serve` and the environment of its process."""
+"""What is served and how, as the words for vLLM's server and the environment of its process."""
 
 from __future__ import annotations
 
@@ -49,9 +49,10 @@ class Served:
 
 
 def words_for_vllm(served: Served) -> list[str]:
-    """The words after `vllm serve`."""
+    """Those of its command line."""
     sizes = served.sizes
     settings: dict[str, Any] = {
+        "model": served.folder,
         "host": served.host,
         "port": served.port,
         "served-model-name": POLICY if served.adapter is None else BASE,
@@ -78,7 +79,7 @@ def words_for_vllm(served: Served) -> list[str]:
         settings["lora-modules"] = f"{POLICY}={served.adapter}"
     if is_cpu_wheel():
         settings |= _ON_CPU | {"max-num-batched-tokens": prompt_tokens(sizes.max_model_len)}
-    return [str(served.folder), *_as_words(settings), *served.more]
+    return [*_as_words(settings), *served.more]
 
 
 # As `inference.vllm_internals.cpu_settings` has them, with the reasons.

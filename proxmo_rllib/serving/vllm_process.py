@@ -1,15 +1,19 @@
-"""The process of vLLM's server: `vllm serve` with the words of the command line, which ends when its parent does.
+"""The process of vLLM's server, with the words of the command line, which ends when its parent does.
 
 Started by `server.py` with a pipe as standard input, of which it reads nothing but the end: that comes however the
-parent ends. Nothing of vLLM is used but its command line, written for vLLM 0.32.
+parent ends. What is run is what `python -m` runs, written for vLLM 0.32: the command `vllm` of the CPU wheel asks for a
+package of that name and ends.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
-import sys
 import threading
+
+#: The module of vLLM's server, for `python -m`.
+VLLM_SERVER = "vllm.entrypoints.launchers.api_server.entry"
 
 
 def end_with_parent() -> None:
@@ -23,10 +27,8 @@ def main() -> None:
     """Serve until interrupted."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
     threading.Thread(target=end_with_parent, name="end-with-parent", daemon=True).start()
-    from vllm.entrypoints.cli.main import main as vllm
-
-    sys.argv = ["vllm", "serve", *sys.argv[1:]]
-    vllm()
+    vllm = importlib.import_module(VLLM_SERVER)
+    vllm.main()
 
 
 if __name__ == "__main__":  # EngineCore is spawned, and imports this module under another name

@@ -26,7 +26,7 @@ def test_a_dry_run_says_what_it_takes_and_how_vllm_is_called(capsys):
     said = capsys.readouterr().out
     assert re.match(r"1\.\d\d GiB, 2,048 tokens of prompt and reply, float32:", said)
     assert "4 requests of 2,048 tokens at a time" in said
-    assert re.search(r"^vllm serve \S+/alfworld-tiny --host 127\.0\.0\.1 --port \d{4,5} .* --seed 3$", said, re.M)
+    assert re.search(r"^python -m vllm\S+ --model \S+/alfworld-tiny --host 127\.0\.0\.1 .* --seed 3$", said, re.M)
 
 
 @pytest.mark.parametrize(

@@ -74,8 +74,8 @@ def served(sizes: Sizes, **settings) -> Served:
 
 def test_the_words_for_vllm_hold_the_sizes_and_no_key(tiny):
     words = words_for_vllm(served(sizes(tiny, LAPTOP), template_kwargs={"enable_thinking": False}))
-    said = dict(zip(words[1::2], words[2::2], strict=False))
-    assert words[0] == "/models/one"
+    said = dict(zip(words[0::2], words[1::2], strict=False))
+    assert said["--model"] == "/models/one"
     assert said["--host"] == "127.0.0.1"
     assert said["--max-model-len"] == "2048"
     assert int(said["--kv-cache-memory-bytes"]) == sizes(tiny, LAPTOP).cache_bytes
