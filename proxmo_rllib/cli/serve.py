@@ -88,10 +88,11 @@ def _served(arguments: argparse.Namespace) -> Served:
     from proxmo_rllib.planning.model import PlannedModel
     from proxmo_rllib.serving import policy as policies
     from proxmo_rllib.serving.command import Served
-    from proxmo_rllib.serving.server import check_port
+    from proxmo_rllib.serving.server import check_port, check_temporary_folder
     from proxmo_rllib.serving.sizes import choose_sizes
 
     policies.refuse_adapter_alone(arguments.model)
+    check_temporary_folder()
     port = check_port(arguments.host, arguments.port)
     rank = 0 if arguments.adapter is None else policies.rank_of_adapter(arguments.adapter)
     named = find_policy(arguments.model)

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -22,6 +23,8 @@ from proxmo_rllib.serving.command import Served, environment_for_vllm, words_for
 # Between two looks whether it answers; of an orderly end.
 _LOOK_S = 0.5
 _END_S = 30.0
+# Bytes of a socket's path, and of what is added to the temporary folder's: a scratch folder, and vLLM's name.
+_SOCKET_PATH, _SOCKET_NAME = 107, len("/proxmo_scratch_abcdefgh/") + 36
 
 
 class ServerError(RuntimeError):
@@ -57,6 +60,20 @@ def check_port(host: str, port: int) -> int:
             f"--host {host} --port {port}: it cannot be listened on ({reason}); say another --port, or 0 for any that "
             "is free."
         ) from error
+
+
+def check_temporary_folder() -> None:
+    """Whether vLLM's sockets find room in it.
+
+    Raises:
+        ValueError: its path is too long for them; says what to do.
+    """
+    folder = tempfile.gettempdir()
+    if len(os.fsencode(folder)) + _SOCKET_NAME > _SOCKET_PATH:
+        raise ValueError(
+            f"TMPDIR={folder}: vLLM's sockets lie in it, and their paths may have {_SOCKET_PATH} bytes; set TMPDIR to a "
+            f"folder whose path has at most {_SOCKET_PATH - _SOCKET_NAME}."
+        )
 
 
 class VLLMServer:

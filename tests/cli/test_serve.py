@@ -10,8 +10,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import psutil
 import pytest
@@ -61,6 +63,14 @@ def test_a_port_in_use_is_named_before_anything_is_loaded(capsys):
     assert f"--port {port}: it cannot be listened on (Address already in use); say another --port, or 0" in said
 
 
+def test_a_temporary_folder_whose_path_is_too_long_for_sockets_is_named(tmp_path, monkeypatch, capsys):
+    deep = tmp_path / ("long" * 20)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    assert main([TINY, "--port", "0", "--dry-run"]) == 1
+    assert f"TMPDIR={deep}: vLLM's sockets lie in it, and their paths may have 107 bytes" in capsys.readouterr().err
+
+
 def test_a_model_that_vllm_cannot_run_is_refused(tmp_path, capsys):
     from proxmo_rllib.policies.loading import ASSETS
 
@@ -81,15 +91,17 @@ def ask(url: str, key: str | None, content: dict | None = None) -> dict:
 @pytest.mark.slow
 @pytest.mark.smoke
 @pytest.mark.timeout(1200)
-def test_a_server_answers_openais_client_and_ends_at_ctrl_c_with_all_its_processes(tmp_path):
+def test_a_server_answers_openais_client_and_ends_at_ctrl_c_with_all_its_processes():
     from openai import OpenAI
+
+    scratch = Path(tempfile.mkdtemp(prefix="serve_"))  # not pytest's: the path of a socket may have 107 characters
 
     process = subprocess.Popen(
         [sys.executable, "-m", "proxmo_rllib.cli", "serve", TINY, "--port", "0"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=os.environ | {"TMPDIR": str(tmp_path)},
+        env=os.environ | {"TMPDIR": str(scratch)},
     )
     lines = []
     try:
@@ -136,7 +148,8 @@ def test_a_server_answers_openais_client_and_ends_at_ctrl_c_with_all_its_process
         assert process.wait(60) == 0
         _, alive = psutil.wait_procs(family[1:], timeout=10)
         assert alive == []
-        assert not [path for path in tmp_path.iterdir() if path.name.startswith("proxmo_scratch_")]
+        assert not [path for path in scratch.iterdir() if path.name.startswith("proxmo_scratch_")]
     finally:
         process.kill()
         process.wait()
+        shutil.rmtree(scratch, ignore_errors=True)
