@@ -71,7 +71,7 @@ def check_temporary_folder() -> None:
     folder = tempfile.gettempdir()
     if len(os.fsencode(folder)) + _SOCKET_NAME > _SOCKET_PATH:
         raise ValueError(
-            f"TMPDIR={folder}: vLLM's sockets lie in it, and their paths may have {_SOCKET_PATH} bytes; set TMPDIR to a "
+            f"TMPDIR={folder}: vLLM's sockets lie in it, and their paths may have {_SOCKET_PATH} bytes; set it to a "
             f"folder whose path has at most {_SOCKET_PATH - _SOCKET_NAME}."
         )
 
