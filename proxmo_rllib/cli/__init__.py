@@ -15,6 +15,8 @@ COMMANDS = {
     "plan": "say what memory and time a run would take, before anything is downloaded",
     "eval": "have checkpoints, models, experts or chance play a panel of tasks, and compare them",
     "play": "play a task yourself, or watch an agent play it",
+    "chat": "talk to a policy in the terminal",
+    "serve": "serve a policy by OpenAI's API, with vLLM",
     "diagnose": "say what is wrong with a run that does not learn",
     "view": "see the recorded episodes of a run, and why each turn got its advantage",
     "warm-start": "make a tiny policy by imitation, to start a training from",

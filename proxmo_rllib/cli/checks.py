@@ -21,12 +21,12 @@ from packaging.requirements import Requirement
 from proxmo_rllib.cli.machine import (
     COMPANIONS,
     Imports,
-    available_memory,
     installed_version,
     probe_imports,
     processor_flags,
 )
 from proxmo_rllib.machine.folders import FolderError, check_ray_folder
+from proxmo_rllib.machine.memory import available_memory
 from proxmo_rllib.machine.processors import available_cores
 
 DISTRIBUTION = "proxmo_rllib"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 _PACKAGE = "tuned_examples"
+_OURS = ("proxmo_rllib", "env_wrappers", _PACKAGE)
 _DEFINES = re.compile(r"^(?:def config\(|(?:config|warm_start)\b[^=\n]*=)", re.MULTILINE)
 # Folders of the files that were run in this process, first on the path.
 _folders: list[str] = []
@@ -17,9 +18,8 @@ _folders: list[str] = []
 
 def installed_examples() -> dict[str, Path]:
     """The examples that come with the package, by name."""
-    spec = importlib.util.find_spec(_PACKAGE)
-    folders = [] if spec is None else list(spec.submodule_search_locations or ())
-    files = sorted(path for folder in folders for path in Path(folder).glob("*.py"))
+    # Not by its name: a folder of the user's own may be called so.
+    files = sorted((Path(__file__).parents[2] / _PACKAGE).glob("*.py"))
     return {path.stem: path for path in files if _DEFINES.search(path.read_text(encoding="utf-8"))}
 
 
@@ -43,6 +43,23 @@ def installed_example(name: str) -> Path | None:
 def list_examples() -> str:
     """The installed examples in words, for help and errors."""
     return f"by name, of the installed examples: {', '.join(installed_examples()) or 'none is installed'}"
+
+
+def refuse_other_packages_here() -> None:
+    """Ray's workers look into the present folder first, and would take what is of our names there for ours.
+
+    Raises:
+        ValueError: there is such a package or module, and it is not the one that this process has; says what to do.
+    """
+    for name in _OURS:
+        spec = importlib.util.find_spec(name)
+        own = Path(spec.origin) if spec is not None and spec.origin else None
+        for found in (Path(name, "__init__.py"), Path(f"{name}.py")):
+            if os.path.isfile(found) and not (own is not None and os.path.samefile(found, own)):
+                raise ValueError(
+                    f"{found.absolute()}: Ray's processes would import it in the place of the installed {name}"
+                    f"{f' ({own})' if own is not None else ''}. Start from another folder, or give it another name."
+                )
 
 
 def make_importable(file: Path) -> None:

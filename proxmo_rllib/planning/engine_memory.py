@@ -76,6 +76,13 @@ def engine_memory(model: PlannedModel, settings: PlannedSettings, hardware: Hard
     )
 
 
+def to_serve(model: PlannedModel, settings: PlannedSettings) -> tuple[Part, ...]:
+    """What vLLM takes beside its cache where its weights stay: of its GPU, or of host memory without one."""
+    if settings.num_gpus_per_engine:
+        return _before_cache(model, settings)
+    return (*_held_on_cpu(model, settings), Part("a forward pass", _forward(model, settings), "of prompts, and logits"))
+
+
 def utilisation(settings: PlannedSettings) -> float:
     """Share of a card that vLLM takes."""
     given = settings.engine_kwargs.get("gpu_memory_utilization")
@@ -142,16 +149,22 @@ def _used_cache(model: PlannedModel, settings: PlannedSettings) -> float:
     return settings.max_num_seqs * settings.max_model_len * cache_bytes_per_token(model, settings)
 
 
-def _on_cpu(model: PlannedModel, settings: PlannedSettings) -> tuple[Part, ...]:
+def _held_on_cpu(model: PlannedModel, settings: PlannedSettings) -> tuple[Part, ...]:
     shape, width = model.shape, WIDTHS[settings.dtype]
-    cache = float(settings.engine_kwargs.get("kv_cache_memory_bytes") or _CPU_CACHE)
-    cache *= _split_of_cache(model, settings)
-    held = cache / (settings.max_model_len * cache_bytes_per_token(model, settings))
     return (
         Part("processes", _VLLM_PROCESSES, "measured"),
         *_workers(settings),
         Part("weights", width * (shape.num_weights + shape.head_weights), f"{settings.dtype}, and the head once more"),
         *_adapters(model, settings),
+    )
+
+
+def _on_cpu(model: PlannedModel, settings: PlannedSettings) -> tuple[Part, ...]:
+    cache = float(settings.engine_kwargs.get("kv_cache_memory_bytes") or _CPU_CACHE)
+    cache *= _split_of_cache(model, settings)
+    held = cache / (settings.max_model_len * cache_bytes_per_token(model, settings))
+    return (
+        *_held_on_cpu(model, settings),
         *_taken(model, settings),
         Part(
             "KV cache",

@@ -10,7 +10,8 @@ import pytest
 
 from proxmo_rllib.cli import checks, doctor, main
 from proxmo_rllib.cli.checks import Finding, Grade
-from proxmo_rllib.cli.machine import Imports, available_memory, processor_flags
+from proxmo_rllib.cli.machine import Imports, processor_flags
+from proxmo_rllib.machine.memory import available_memory
 from proxmo_rllib.machine.processors import available_cores
 
 CPU = Imports(errors={"torch": None, "ray": None, "vllm": None}, torch_version="2.13.0+cpu")

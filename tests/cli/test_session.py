@@ -85,3 +85,24 @@ def test_the_terminal_is_given_back_after_an_error(tmp_path, capfd):
         raise RuntimeError
     print("visible")
     assert "visible" in capfd.readouterr().out
+
+
+def test_a_package_of_our_name_in_the_present_folder_is_refused_before_ray_would_take_it(tmp_path, monkeypatch):
+    from proxmo_rllib.cli.examples import installed_examples, refuse_other_packages_here
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tuned_examples").mkdir()
+    (tmp_path / "tuned_examples" / "mine.py").write_text("config = None\n")
+    refuse_other_packages_here()  # without an __init__.py the installed one comes first
+    (tmp_path / "tuned_examples" / "__init__.py").touch()
+    with pytest.raises(ValueError, match=r"__init__\.py: Ray's processes would import it in the place of"):
+        refuse_other_packages_here()
+    assert "quickstart" in installed_examples()
+    assert "mine" not in installed_examples()
+
+
+def test_a_checkout_is_no_other_package(repository, monkeypatch):
+    from proxmo_rllib.cli.examples import refuse_other_packages_here
+
+    monkeypatch.chdir(repository)
+    refuse_other_packages_here()

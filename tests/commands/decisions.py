@@ -37,6 +37,9 @@ _HEAD = "tests/cluster types it against a Ray head of its own"
 _WARM = "it starts from a model of 1 GB on the hub; tests/imitation types the command on a small one"
 _PIP = "it changes the environment that the tests run in; requirements/ pins what it resolves to, and CI installs that"
 
+_SERVED = "it serves until Ctrl-C; tests/cli/test_serve.py starts a server, asks it and talks to it"
+_ADAPTED = "it needs a model of 3 GB and an adapter of it; tests/serving checks how vLLM is called"
+
 _PLAYED = "expert --panel textcraft-test-200"
 _AGAIN = "proxmo eval results/textcraft"
 
@@ -92,6 +95,23 @@ DECISIONS: dict[str, Typed | str] = {
     ): "it fetches 80 MB for another machine, which has a GPU and no network",
     "pip uninstall -y torchvision torchaudio torchcodec": _PIP,
     "pip install --no-deps alfworld": _PIP,
+    "pip install build && python -m build": _PIP,
+    "pip install 'proxmo_rllib-0.1.0-py3-none-any.whl[cpu]'": _PIP,
+    "pip install --no-deps proxmo_rllib-0.1.0-py3-none-any.whl": _PIP,
+    "pip install numpy scipy gymnasium": _PIP,
+    "proxmo serve runs/quickstart-20260102-030405": _SERVED,
+    "proxmo serve asset:alfworld-tiny --port 0": _SERVED,
+    "proxmo serve asset:alfworld-tiny --dry-run": Typed(r"16 requests of 2,048 tokens at a time", 300, "slow"),
+    "proxmo serve runs/quickstart-20260102-030405 --dry-run": Typed(r"python -m vllm", 900, "slow", trained=True),
+    "proxmo serve Qwen/Qwen2.5-1.5B-Instruct --adapter runs/lora/checkpoint_000010/adapter": _ADAPTED,
+    "proxmo chat runs/quickstart-20260102-030405": Typed(
+        r"Trained on .*ALFWorld", 900, "slow", answers="/task\n/quit\n", trained=True
+    ),
+    "proxmo chat asset:alfworld-tiny --temperature 0": Typed("A tiny model", 300, "slow", answers="Hello\n"),
+    "proxmo chat http://127.0.0.1:8000/v1 --api-key KEY": _SERVED,
+    'echo "Hello" | proxmo chat MODEL': Typed("A tiny", 300, "slow", given={"MODEL": "asset:alfworld-tiny"}),
+    'echo "Hello" | proxmo chat asset:alfworld-tiny --temperature 0': Typed("A tiny model", 300, "slow"),
+    "proxmo play quickstart --agent RUN": Typed("after", 900, "slow", given={"RUN": RUN}, trained=True),
     "pip install -e '.[textworld]'": _PIP,
     "pip install 'textworld[pddl]'": _PIP,
     "pip install 'proxmo_rllib[textworld]'": _PIP,
