@@ -23,7 +23,7 @@ from env_wrappers.core import AnyText
 from proxmo_rllib.integrations.packages import require
 
 VERSIONS = ">=0.4,<0.5"
-INSTALL = 'pip install "verifiers==0.4.*"'
+INSTALL = 'pip install "proxmo_rllib[verifiers]"'
 
 
 class VerifiersTextEnv(gymnasium.Env[str, str]):

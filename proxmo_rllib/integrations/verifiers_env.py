@@ -19,7 +19,7 @@ from proxmo_rllib.integrations.packages import require
 from proxmo_rllib.integrations.text_envs import bare_env
 
 VERSIONS = ">=0.4,<0.5"
-INSTALL = 'pip install "verifiers==0.4.*"'
+INSTALL = 'pip install "proxmo_rllib[verifiers]"'
 
 vf: Any = require("verifiers", VERSIONS, INSTALL, "verifiers.v1")
 

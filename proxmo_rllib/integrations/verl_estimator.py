@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import torch
 
 VERSIONS = ">=0.9,<0.10"
-INSTALL = 'pip install "verl==0.9.*"'
+INSTALL = 'pip install "verl==0.9.*", and this project with --no-deps: their pins exclude each other'
 
 _at_hand: ContextVar[Sequence[PlayedEpisode] | None] = ContextVar("episodes_at_hand", default=None)
 
