@@ -137,7 +137,9 @@ def main(argv: list[str] | None = None) -> int:
 
     parser = argparse.ArgumentParser(prog="python -m proxmo_rllib.integrations.openenv_server")
     parser.add_argument("env", metavar="ENV_ID|MODULE:NAME")
-    parser.add_argument("--env-config", type=json.loads, default={}, metavar="JSON", help="arguments of the environment")
+    parser.add_argument(
+        "--env-config", type=json.loads, default={}, metavar="JSON", help="arguments of the environment"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--sessions", type=int, default=64, help="that play at once at most")

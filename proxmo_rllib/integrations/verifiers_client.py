@@ -247,9 +247,7 @@ class _Interaction:
         reply = await self._exchange.ask("\n\n".join(_text(one) for one in [*opening, *new]))
         answer = vf.AssistantMessage(content=reply)
         pending = prepare_turn(self.trace, self._messages)
-        pending.commit(
-            vf.Response(id="", created=int(time.time()), model="", message=answer, finish_reason="stop")
-        )
+        pending.commit(vf.Response(id="", created=int(time.time()), model="", message=answer, finish_reason="stop"))
         self._messages = [*self._messages, answer]
         return Segment(messages=[answer], root_reply=reply)
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from env_wrappers.prompting import wrap
 from proxmo_rllib.evaluation.players import ScriptPlayer, make_script, play_task
 from proxmo_rllib.integrations.demonstrations import DemonstratedTasks, Demonstrations
 from proxmo_rllib.integrations.text_envs import bare_env
 from proxmo_rllib.rollouts.record import episode_record
-from env_wrappers.prompting import wrap
 
 TEXTCRAFT = "env_wrappers/TextCraft-v0"
 SETTINGS: dict[str, Any] = {"num_tasks": {"train": 6}}

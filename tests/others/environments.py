@@ -19,10 +19,25 @@ ENVIRONMENTS = {
     "openenv": (["openenv>=0.10,<0.11"], ["test_openenv.py"]),
     "verifiers": (["verifiers>=0.4,<0.5"], ["test_verifiers.py"]),
     "verl": (
-        (
-            "--no-deps verl==0.9.* hydra-core omegaconf antlr4-python3-runtime==4.9.3 tensordict pyvers codetiming orjson "
-            "torchdata datasets multiprocess dill xxhash pandas TransferQueue msgspec"
-        ).split(),
+        [
+            "--no-deps",
+            "verl==0.9.*",
+            "hydra-core",
+            "omegaconf",
+            "antlr4-python3-runtime==4.9.3",
+            "tensordict",
+            "pyvers",
+            "codetiming",
+            "orjson",
+            "torchdata",
+            "datasets",
+            "multiprocess",
+            "dill",
+            "xxhash",
+            "pandas",
+            "TransferQueue",
+            "msgspec",
+        ],
         ["test_verl.py"],
     ),
 }

@@ -129,3 +129,22 @@ def test_it_starts_only_with_what_it_can_use(tiny_policy: Path, tmp_path: Path):
     trainer.reward_funcs[0] = lambda completions, **_: [0.0] * len(completions)
     with pytest.raises(ValueError, match="The rollout function returned played=None"):
         trainer.train()
+
+
+def test_the_trainer_of_the_docs_trains(tiny_policy: Path, tmp_path: Path):
+    """The block of the page, with a tiny model, one short step, and few turns."""
+    import re
+
+    page = Path(__file__).parents[2] / "docs" / "other_programs.md"
+    block = next(b for b in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL) if "GRPOConfig" in b)
+    for written, typed in {
+        "Qwen/Qwen2.5-1.5B-Instruct": str(tiny_policy),
+        'GRPOConfig("out", ': f'GRPOConfig("{tmp_path}", max_steps=1, use_cpu=True, bf16=False, report_to=[], ',
+        "max_completion_length=256": "max_completion_length=4",
+        "max_turns=30": "max_turns=2",
+    }.items():
+        assert written in block
+        block = block.replace(written, typed)
+    names: dict[str, Any] = {"__name__": "other_programs"}
+    exec(compile(block, page.name, "exec"), names)
+    assert names["trainer"].state.global_step == 1

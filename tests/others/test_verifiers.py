@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -80,7 +80,10 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_text_environment_comes_back_from_verifiers_as_it_was():
-    here, there = bare_env("env_wrappers/TextCraft-v0", SETTINGS), VerifiersTextEnv("proxmo-text", taskset_config=TASKSET)
+    here, there = (
+        bare_env("env_wrappers/TextCraft-v0", SETTINGS),
+        VerifiersTextEnv("proxmo-text", taskset_config=TASKSET),
+    )
     assert there.tasks("train") == here.unwrapped.tasks("train")  # type: ignore[attr-defined]
     for task in there.tasks("train")[:2]:
         message, info = there.reset(options={"task": task})
