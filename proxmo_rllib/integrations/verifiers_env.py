@@ -1,6 +1,6 @@
 """Text environments of this project as a taskset and environment of verifiers; for verifiers 0.4.
 
-verifiers finds a taskset by the name of a module. Make one, `proxmo_text.py`, and name it `--env.taskset.id proxmo-text`:
+verifiers finds a taskset by the name of a module. Make one, `proxmo_text.py`, and name it by `proxmo-text`:
 
 ```python
 from proxmo_rllib.integrations.verifiers_env import TextEnv, TextTaskset
