@@ -286,6 +286,6 @@ def _refuse_what_needs_more(taskset: str, rows: Any, task: Any) -> None:
         needs.append(f"the image {task.data.image}")
     if needs:
         raise ValueError(
-            f"taskset={taskset!r} needs {', '.join(needs)}, which is not here: only environments that talk to one agent "
-            "in text can be played. Play it with verifiers itself."
+            f"taskset={taskset!r} needs {', '.join(needs)}, which is not here: it plays what talks to one agent "
+            "in text. Play this with verifiers itself."
         )
