@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import gymnasium
 
+from env_wrappers.contract import whole_text
 from env_wrappers.core import AnyText
 from proxmo_rllib.integrations.packages import require
 
@@ -110,7 +111,7 @@ class OpenEnvTextEnv(gymnasium.Env[str, str]):
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """One action on the server."""
-        result = self._ask("step", {self._action: action})
+        result = self._ask("step", {self._action: whole_text(action)})
         reward = float(result.reward or 0.0)
         self._return += reward
         self._over = bool(result.done)

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 
 import gymnasium
 
+from env_wrappers.contract import whole_text
 from env_wrappers.core import AnyText
 from proxmo_rllib.integrations.packages import require
 
@@ -105,7 +106,7 @@ class VerifiersTextEnv(gymnasium.Env[str, str]):
         """Answers, and runs the task to the next question or its end."""
         if self._loop is None or self._episode.done():
             return self._said, 0.0, True, False, self._info(0.0)
-        self._exchange.reply(action)
+        self._exchange.reply(whole_text(action))  # half an emoji has no encoding, and verifiers hashes what is said
         question = self._loop.run_until_complete(self._exchange.question(self._episode))
         if question is not None:
             self._said = question

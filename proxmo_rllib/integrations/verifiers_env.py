@@ -81,12 +81,12 @@ class TextEnvConfig(vf.EnvConfig):  # type: ignore[misc]
     """How it is played.
 
     Attributes:
-        player: the agent.
+        player: the agent: by default one that talks, in a process on this machine, since it runs no commands.
         max_turns: after which an episode ends unsolved.
         seed: of the environment's reset.
     """
 
-    player: vf.AgentConfig = vf.AgentConfig(harness={"id": "null"})
+    player: vf.AgentConfig = vf.AgentConfig(harness={"id": "null"}, runtime={"type": "subprocess"})
     max_turns: int = 50
     seed: int = 0
 

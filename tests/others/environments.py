@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 ENVIRONMENTS = {
     "trl": (["trl==1.16.*", "datasets>=4"], ["test_trl.py", "test_datasets.py"]),
     "openenv": (["openenv>=0.10,<0.11"], ["test_openenv.py"]),
-    "verifiers": (["verifiers>=0.4,<0.5"], ["test_verifiers.py"]),
+    "verifiers": (["verifiers>=0.4,<0.5", "uv"], ["test_verifiers.py"]),
     "verl": (
         [
             "--no-deps",

@@ -81,7 +81,7 @@ def test_a_step_trains_on_exactly_this_projects_advantages(
     mask = (inputs["completion_mask"] * inputs["tool_mask"]).numpy()
     expected = token_advantages(played, mask, "proxmo", gamma=0.9, invalid_action_penalty=0.1)
     assert np.array_equal(inputs["advantages"].numpy(), expected)
-    assert np.unique(expected).size > 8, "turns of one episode differ"
+    assert any(len(set(row[said == 1].tolist())) > 1 for row, said in zip(expected, mask, strict=True)), "by turn"
     after = list(trainer.model.parameters())
     assert any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
     logged = list(trainer._logs["advantages"])
@@ -125,7 +125,7 @@ def test_it_starts_only_with_what_it_can_use(tiny_policy: Path, tmp_path: Path):
         rows = len(prompts)
         return {"prompt_ids": [[1]] * rows, "completion_ids": [[2]] * rows, "logprobs": None}
 
-    trainer = trainer_of(tiny_policy, tmp_path, silent, ["a"])
+    trainer = trainer_of(tiny_policy, tmp_path, silent, ["a", "b"])
     trainer.reward_funcs[0] = lambda completions, **_: [0.0] * len(completions)
     with pytest.raises(ValueError, match="The rollout function returned played=None"):
         trainer.train()

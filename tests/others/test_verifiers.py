@@ -163,8 +163,12 @@ class Expert(BaseHTTPRequestHandler):
         pass
 
 
-def test_an_episode_goes_through_verifiers_own_machinery(tmp_path: Path):
-    """Its endpoint, its harness in a process of its own, its trace; the model is a server that knows the plan."""
+def test_an_episode_goes_through_verifiers_own_machinery(monkeypatch: pytest.MonkeyPatch):
+    """Its endpoint, its harness in a process of its own, its trace; the model is a server that knows the plan.
+
+    The harness is a script for which uv makes an environment: it is downloaded once.
+    """
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")  # so that uv is found
     bare: Any = bare_env("env_wrappers/TextCraft-v0", SETTINGS).unwrapped
     task_id = bare.tasks("train")[0]
     bare.reset(seed=0, options={"task": task_id})
