@@ -14,13 +14,12 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-import verifiers.v1 as vf
 
 from env_wrappers.conformance import check_environment
 from proxmo_rllib.integrations import PlayedEpisode, turn_advantages
 from proxmo_rllib.integrations.text_envs import bare_env
 from proxmo_rllib.integrations.verifiers_client import VerifiersTextEnv
-from proxmo_rllib.integrations.verifiers_env import TextEnv, TextTaskset
+from proxmo_rllib.integrations.verifiers_env import TextEnv, TextTaskset, vf
 
 pytestmark = [pytest.mark.slow, pytest.mark.others]
 
