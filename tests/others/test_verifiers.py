@@ -143,18 +143,16 @@ class Expert(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.asked.append(body)
         said = self.plan[sum(message["role"] == "assistant" for message in body["messages"])]
-        message = {"role": "assistant", "content": said}
-        answer = {
-            "id": "1",
-            "object": "chat.completion",
-            "created": 1,
-            "model": "expert",
-            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-            "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
-        }
-        content = json.dumps(answer).encode()
+        base = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "expert"}
+        chunks: list[Any] = [
+            {"choices": [{"index": 0, "delta": {"role": "assistant", "content": said}, "finish_reason": None}]},
+            {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+            {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}},
+        ]
+        events = [f"data: {json.dumps(base | chunk)}\n\n" for chunk in chunks]
+        content = "".join([*events, "data: [DONE]\n\n"]).encode()
         self.send_response(200)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", "text/event-stream")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
