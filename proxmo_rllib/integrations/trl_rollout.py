@@ -84,6 +84,13 @@ class TextEnvRollout:
             for env, prompt in zip(self._pool, prompts, strict=False)
         ]
         room = _positions(trainer) - trainer.max_completion_length
+        for game in games:
+            if len(game.ids) > room:
+                raise ValueError(
+                    f"The first prompt of task {game.task!r} has {len(game.ids)} tokens, and the model's context leaves "
+                    f"room for {room} beside max_completion_length={trainer.max_completion_length}; lower that, or "
+                    "shorten the prompt."
+                )
         for _ in range(self._max_turns):
             playing = [game for game in games if not game.over and len(game.ids) <= room]
             if not playing:

@@ -85,7 +85,7 @@ class ProxMOTrainer(_GRPOTrainer):  # type: ignore[misc]
     def _log_advantages(self, advantages: Any, mask: Any) -> None:
         """Puts the mean over an episode's tokens where TRL's table of completions has its own advantage."""
         logged = self._logs["advantages"]
-        for _ in range(len(advantages)):
+        for _ in range(min(len(advantages), len(logged))):
             logged.pop()
         logged.extend(((advantages * mask).sum(1) / mask.sum(1).clamp(min=1)).tolist())
 

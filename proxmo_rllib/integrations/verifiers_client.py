@@ -74,6 +74,7 @@ class VerifiersTextEnv(gymnasium.Env[str, str]):
             raise ValueError(f"valid={valid}: the taskset has {len(self._tasks)} tasks, and training needs some.")
         self._held_out = valid
         self._solved_at = solved_at
+        self._solved = False
         _refuse_what_needs_more(taskset, rows, next(iter(self._tasks.values())))
 
     def tasks(self, split: str) -> list[str]:
@@ -100,30 +101,29 @@ class VerifiersTextEnv(gymnasium.Env[str, str]):
         if self._episode.done():
             self._episode.result()
             raise ValueError(f"{type(self._env).__name__}, task {asked!r}: it ended without asking its agent anything.")
-        return self._said, self._info(0.0)
+        return self._said, self._info()
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Answers, and runs the task to the next question or its end."""
         if self._loop is None or self._episode.done():
-            return self._said, 0.0, True, False, self._info(0.0)
+            return self._said, 0.0, True, False, self._info()
         self._exchange.reply(whole_text(action))  # half an emoji has no encoding, and verifiers hashes what is said
         question = self._loop.run_until_complete(self._exchange.question(self._episode))
         if question is not None:
             self._said = question
-            return question, 0.0, False, False, self._info(0.0)
+            return question, 0.0, False, False, self._info()
         reward = float(self._episode.result())
-        return self._said, reward, True, False, self._info(reward)
+        self._solved = reward >= self._solved_at
+        return self._said, reward, True, False, self._info()
 
     def close(self) -> None:
         """Ends the running task."""
         self._abandon()
 
-    def _info(self, reward: float) -> dict[str, Any]:
-        over = self._loop is not None and self._episode.done()
-        self._solved = over and (reward >= self._solved_at or getattr(self, "_solved", False))
+    def _info(self) -> dict[str, Any]:
         data = self._tasks[self._task].data
         return {
-            "success": bool(self._solved),
+            "success": self._solved,
             "task": self._task,
             "task_type": type(self._tasks[self._task]).__name__,
             "goal": data.description or data.prompt_text,
