@@ -87,7 +87,7 @@ class TextEnvRollout:
         for game in games:
             if len(game.ids) > room:
                 raise ValueError(
-                    f"The first prompt of task {game.task!r} has {len(game.ids)} tokens, and the model's context leaves "
+                    f"The first prompt of task {game.task!r} has {len(game.ids)} tokens, and the context leaves "
                     f"room for {room} beside max_completion_length={trainer.max_completion_length}; lower that, or "
                     "shorten the prompt."
                 )
