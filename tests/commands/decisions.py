@@ -141,6 +141,10 @@ DECISIONS: dict[str, Typed | str] = {
     'pip install "proxmo_rllib[verifiers]"': _OTHERS,
     'pip install "proxmo_rllib[datasets]"': _OTHERS,
     "pip install --no-deps proxmo_rllib": _OTHERS,
+    "make test-others": "it downloads four programs, a gigabyte with what they need, and then runs tests/others",
+    "proxmo warm-start FILE.py --output FOLDER": (
+        "tests/integrations plays the demonstrations; tests/imitation makes policies of others"
+    ),
     "python -m proxmo_rllib.integrations.openenv_server env_wrappers/TextCraft-v0 --port 8000": _OTHERS,
     (
         "proxmo play proxmo_rllib.integrations.openenv_client:OpenEnvTextEnv env_config.base_url=http://127.0.0.1:8000"
