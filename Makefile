@@ -15,7 +15,7 @@ DOCS := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["proje
 DEV := --extra cpu --extra dev --extra docs --extra textworld_express --extra scienceworld --extra optuna
 SETUP := requirements/install.py pyproject.toml requirements/torch-cpu.txt
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow test-smoke test-browser fuzz test-commands lint docs format lock clean
+.PHONY: help quickstart test test-slow test-smoke test-browser fuzz test-commands test-others lint docs format lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ test-browser: $(VENV)/.ready-dev  ## the viewer's page in headless Chromium (apt
 
 test-commands: $(VENV)/.ready-dev  ## type the long commands of the docs: hours
 	$(BIN)/python -m pytest -m commands $(ARGS)
+
+test-others: $(VENV)/.ready-dev  ## install TRL, verl, verifiers and OpenEnv, each beside $(VENV), and test with them
+	$(BIN)/python tests/others/environments.py $(VENV) $(ARGS)
 
 lint: $(VENV)/.ready-dev  ## style, types and the direction of imports
 	$(BIN)/ruff check .

@@ -65,7 +65,7 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
 
     def __init__(self, algo_class: type | None = None) -> None:
         from proxmo_rllib.algorithm import ProxMO
-        from proxmo_rllib.rollouts import TextEnvRunner
+        from proxmo_rllib.rollouts.env_runner import TextEnvRunner
 
         quiet.hide_known_noise()  # a script's first step, before RLlib or an engine can say anything
         super().__init__(algo_class=algo_class or ProxMO)

@@ -23,6 +23,7 @@ COMMANDS = {
     "text-part": "write the text part of a model that also sees or hears, to train it",
     "tune": "search over settings of a tuned example with Ray Tune",
     "data": "get, check and pack the data of an environment",
+    "episodes": "recorded episodes to and from a folder of Hugging Face datasets",
     "doctor": "check the installation and the machine, and say what to do",
     "submit": "train on a Ray cluster, and follow it",
 }

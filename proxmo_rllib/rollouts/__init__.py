@@ -1,15 +1,4 @@
-"""Rollouts: many episodes at once in one event loop, whole groups from one initial state."""
+"""Rollouts: many episodes at once in one event loop, whole groups from one initial state.
 
-from proxmo_rllib.rollouts.agents import Agent, EnginePolicyAgent, ScriptedAgent
-from proxmo_rllib.rollouts.conversation import ChatFormat, Conversation
-from proxmo_rllib.rollouts.env_runner import SampleResult, TextEnvRunner
-
-__all__ = [
-    "Agent",
-    "ChatFormat",
-    "Conversation",
-    "EnginePolicyAgent",
-    "SampleResult",
-    "ScriptedAgent",
-    "TextEnvRunner",
-]
+Nothing is imported here, so that a part of it that needs no Ray, such as the conversation, costs none.
+"""

@@ -24,6 +24,7 @@ class Typed:
     trained: bool = False  # whether RUN has to be a run with a checkpoint, not a record alone
 
 
+_OTHERS = "it needs another program; `make test-others` installs it, and tests/others does what the command does"
 GAMES = "data/alfworld"  # a copy of the recorded official games
 PRODUCTS = "data/webshop"
 _JSON = r'"success_after": 0\.\d+.*"iterations": \d+'
@@ -155,6 +156,23 @@ DECISIONS: dict[str, Typed | str] = {
     "proxmo data webshop": Typed("items_shuffle", 120),
     "proxmo data webshop [PATH]": Typed("items_shuffle", 300, given={"PATH": PRODUCTS}),
     "proxmo data webshop FOLDER": Typed("items_shuffle", 300, given={"FOLDER": PRODUCTS}),
+    # with other programs: tests/others types and plays these where the programs are installed
+    'pip install "proxmo_rllib[trl]"': _OTHERS,
+    'pip install "proxmo_rllib[openenv]"': _OTHERS,
+    'pip install "proxmo_rllib[verifiers]"': _OTHERS,
+    'pip install "proxmo_rllib[datasets]"': _OTHERS,
+    "pip install --no-deps proxmo_rllib": _OTHERS,
+    "make test-others": "it downloads four programs, a gigabyte with what they need, and then runs tests/others",
+    "proxmo warm-start FILE.py --output FOLDER": (
+        "tests/integrations plays the demonstrations; tests/imitation makes policies of others"
+    ),
+    "python -m proxmo_rllib.integrations.openenv_server env_wrappers/TextCraft-v0 --port 8000": _OTHERS,
+    (
+        "proxmo play proxmo_rllib.integrations.openenv_client:OpenEnvTextEnv env_config.base_url=http://127.0.0.1:8000"
+    ): _OTHERS,
+    "proxmo play proxmo_rllib.integrations.verifiers_client:VerifiersTextEnv env_config.taskset=my-taskset": _OTHERS,
+    "proxmo episodes export RUN FOLDER": _OTHERS,
+    "proxmo episodes import FOLDER RUN": _OTHERS,
     # training
     "proxmo train quickstart": Typed(_JSON, 1800, "long"),
     "proxmo train quickstart advantage_estimator=grpo": Typed(_JSON, 1800, "long"),

@@ -23,6 +23,7 @@ RUN_BY = {
     "docs/objectives.md": "tests/commands/test_python_blocks.py",
     "docs/own_environment.md": "tests/commands/test_python_blocks.py",
     "docs/sweeps.md": "tests/commands/test_python_blocks.py",
+    "docs/other_programs.md": "tests/integrations/test_docs.py",
     "docs/recipes.md": "tests/tuned_examples/test_recipes.py",
     "docs/own_estimator.md": "tests/commands/test_python_blocks.py",
     "docs/own_objective.md": "tests/commands/test_python_blocks.py",

@@ -13,7 +13,7 @@ from proxmo_rllib import ProxMOConfig
 from proxmo_rllib.curriculum import TaskSampler
 from proxmo_rllib.orchestration.collecting import Collection
 from proxmo_rllib.orchestration.dealing import Dealt
-from proxmo_rllib.rollouts import SampleResult
+from proxmo_rllib.rollouts.env_runner import SampleResult
 from proxmo_rllib.types import Assignment, Group
 
 TASKS = [f"task-{index}" for index in range(50)]

@@ -15,8 +15,8 @@ from ray.tune import register_env
 
 from env_wrappers.panels import Panel
 from proxmo_rllib import ProxMO, ProxMOConfig
-from proxmo_rllib.rollouts import TextEnvRunner
 from proxmo_rllib.rollouts.agents import RandomScript
+from proxmo_rllib.rollouts.env_runner import TextEnvRunner
 from proxmo_rllib.rollouts.environments import check_first_prompt, env_name, make_text_env, split_tasks
 from proxmo_rllib.types import Assignment, Episode, Status
 
