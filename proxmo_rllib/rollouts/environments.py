@@ -27,10 +27,16 @@ def make_text_env(config: Any, env: Any = None, env_config: Mapping[str, Any] | 
             registered with Ray Tune.
         env: another environment than the config's.
         env_config: its settings.
+
+    Raises:
+        ValueError: there is no such environment, it does not accept its settings, or (an environment may have a method
+            `check_config`) not those of the config.
     """
     bare = make_bare_env(
         config.env if env is None else env, dict(config.env_config if env is None else env_config or {})
     )
+    if (check := getattr(bare.unwrapped, "check_config", None)) is not None:
+        check(config)
     return wrap(
         bare,
         style=config.response_style,
