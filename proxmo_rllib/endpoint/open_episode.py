@@ -55,9 +55,7 @@ class OpenEpisode:
         last_refusal: why a request was refused last; None if none was.
     """
 
-    def __init__(
-        self, task: str, sample: Sample, chat: ChatFormat, *, max_turns: int, max_prompt_tokens: int
-    ) -> None:
+    def __init__(self, task: str, sample: Sample, chat: ChatFormat, *, max_turns: int, max_prompt_tokens: int) -> None:
         self.task = task
         self._sample = sample
         self._chat = chat

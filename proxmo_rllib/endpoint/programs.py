@@ -172,7 +172,7 @@ async def run_function(function: Callable[[AgentEpisode], Any], told: AgentEpiso
                 episode.close(read_outcome(result))
         except ChatError as error:
             return f"what it returned was refused: {error}"
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (whatever ends the program: its episode has no reward)
             return f"it raised {type(error).__name__}: {error}"
         return "it returned no outcome"
     finally:

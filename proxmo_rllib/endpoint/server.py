@@ -55,9 +55,7 @@ class EndpointServer:
         ValueError: it cannot listen there; names the remedy.
     """
 
-    def __init__(
-        self, host: str, port: int, token: str, model: str, opener: Opener | None = None
-    ) -> None:
+    def __init__(self, host: str, port: int, token: str, model: str, opener: Opener | None = None) -> None:
         self._token = token.encode()
         self.token = token
         self.model = model
@@ -67,7 +65,9 @@ class EndpointServer:
         self._offered = asyncio.Event()
         self._opening = asyncio.Lock()
         self._loop = asyncio.new_event_loop()
-        self._runner = web.AppRunner(self._application(), handler_cancellation=True, access_log=None)
+        self._runner = web.AppRunner(
+            self._application(), handler_cancellation=True, access_log=None, shutdown_timeout=1.0
+        )
         threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True).start()
         try:
             bound = self._on_own_loop(self._start(host, port)).result(_START_S)
@@ -163,7 +163,7 @@ class EndpointServer:
 
     def _check_token(self, request: web.Request) -> None:
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self._token):
+        if scheme.lower() != "bearer" or not hmac.compare_digest(_bytes(given.strip()), self._token):
             raise ChatError(
                 401,
                 "Authorization: the token is missing or wrong; give the endpoint's token as the API key "
@@ -254,6 +254,11 @@ class EndpointServer:
                 code="model_not_found",
                 param="model",
             )
+
+
+def _bytes(header: str) -> bytes:
+    """Of a header, whatever a client put into it."""
+    return header.encode("utf-8", "surrogateescape")
 
 
 async def _json(request: web.Request) -> Any:

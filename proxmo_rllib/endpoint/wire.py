@@ -11,6 +11,8 @@ from typing import Any
 from proxmo_rllib.endpoint.chat_request import ChatRequest
 from proxmo_rllib.endpoint.open_episode import Answer
 
+_LEAST_LOGPROB = -9999.0  # OpenAI's; JSON has no infinity
+
 
 def completion_json(answer: Answer, request: ChatRequest) -> dict[str, Any]:
     """A chat completion."""
@@ -97,7 +99,7 @@ def _logprobs(answer: Answer) -> dict[str, Any]:
     entries = zip(answer.token_texts, answer.response.completion.logprobs.tolist(), strict=True)
     return {
         "content": [
-            {"token": text, "logprob": logprob, "bytes": list(text.encode()), "top_logprobs": []}
+            {"token": text, "logprob": max(logprob, _LEAST_LOGPROB), "bytes": list(text.encode()), "top_logprobs": []}
             for text, logprob in entries
         ],
         "refusal": None,

@@ -16,6 +16,7 @@ from proxmo_rllib import pulse
 from proxmo_rllib.config_checks import as_entries
 from proxmo_rllib.policies.loading import load_tokenizer, max_positions
 from proxmo_rllib.rollouts.conversation import ChatFormat, Conversation
+from proxmo_rllib.rollouts.play import PlaysItself
 
 
 def make_text_env(config: Any, env: Any = None, env_config: Mapping[str, Any] | None = None) -> gymnasium.Env[str, str]:
@@ -29,14 +30,13 @@ def make_text_env(config: Any, env: Any = None, env_config: Mapping[str, Any] | 
         env_config: its settings.
 
     Raises:
-        ValueError: there is no such environment, it does not accept its settings, or (an environment may have a method
-            `check_config`) not those of the config.
+        ValueError: there is no such environment, it does not accept its settings, or (`PlaysItself`) not the config's.
     """
     bare = make_bare_env(
         config.env if env is None else env, dict(config.env_config if env is None else env_config or {})
     )
-    if (check := getattr(bare.unwrapped, "check_config", None)) is not None:
-        check(config)
+    if isinstance(player := bare.unwrapped, PlaysItself):
+        player.check_config(config)
     return wrap(
         bare,
         style=config.response_style,

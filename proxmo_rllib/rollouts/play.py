@@ -54,6 +54,9 @@ class PlayResult:
 class PlaysItself(Protocol):
     """An environment that is not stepped: it has its episodes played in a way of its own."""
 
+    def check_config(self, config: Any) -> None:
+        """Refuses settings of a ProxMOConfig that its way of playing would not read; raises ValueError."""
+
     async def play_episode(
         self,
         agent: Agent,
@@ -114,8 +117,8 @@ async def play_group(
     """
 
     async def episode(index: int) -> Episode:
-        agent = make_agent(assignment, index)
         async with pool.lease() as lease:
+            agent = make_agent(assignment, index)
             if isinstance(player := pool.probe.unwrapped, PlaysItself):
                 own = {"max_turns": assignment.max_turns or limits["max_turns"]}
                 own["max_prompt_tokens"] = limits["max_prompt_tokens"]
