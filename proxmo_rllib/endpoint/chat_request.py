@@ -7,7 +7,6 @@ from have to be those of the policy. Fields of bookkeeping are let pass.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -64,7 +63,7 @@ class ToolCall:
         """The same for two spellings of the same call."""
         try:
             return self.name, json.dumps(json.loads(self.arguments), sort_keys=True)
-        except ValueError:
+        except (ValueError, RecursionError):
             return self.name, self.arguments.strip()
 
 
@@ -198,7 +197,7 @@ def _tools(given: Any) -> tuple[dict[str, Any], ...]:
         if not isinstance(tool, dict) or tool.get("type") != "function" or not isinstance(tool.get("function"), dict):
             raise refuse(where, tool, "it is an object of the type 'function' with a `function`.")
         _name(tool["function"].get("name"), f"{where}.function.name")
-    return tuple(given)
+    return tuple(json.loads(whole_text(json.dumps(tool, ensure_ascii=False))) for tool in given)
 
 
 def _stops(given: Any) -> tuple[str, ...]:
@@ -233,9 +232,7 @@ def _number(body: Mapping[str, Any], key: str, least: float, most: float) -> flo
     value = body.get(key)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise refuse(key, value, f"it is a number from {least:g} to {most:g}.")
-    if not least <= value <= most:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:  # NaN is not
         raise refuse(key, value, f"it is a number from {least:g} to {most:g}.")
     return float(value)
 

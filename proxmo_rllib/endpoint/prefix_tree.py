@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from env_wrappers.contract import whole_text
 from proxmo_rllib.endpoint.chat_request import ChatMessage
 from proxmo_rllib.rollouts.chat_template import Message
 from proxmo_rllib.rollouts.conversation import ChatFormat
@@ -119,8 +120,8 @@ class PrefixTree:
     def _arguments(self, written: str) -> Any:
         """Of a call, as chat templates have them: an object."""
         try:
-            return _each_text(json.loads(written), self._chat.protect)
-        except ValueError:
+            return _each_text(json.loads(written), lambda text: self._chat.protect(whole_text(text)))
+        except (ValueError, RecursionError):
             return self._chat.protect(written)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import math
 import os
 import signal
 import tempfile
@@ -24,6 +23,7 @@ from proxmo_rllib.endpoint.errors import ChatError, refuse
 # Seconds that a program has to end by itself after its reward.
 _GRACE_S = 10.0
 _LAST_WORDS = 2000  # bytes
+_MOST = 1e30  # of a reward: the squares of smaller ones are finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +98,8 @@ def read_outcome(body: Any) -> Outcome:
 
 
 def _finite(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise refuse(name, value, "it is a finite number.")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _MOST:  # NaN is not
+        raise refuse(name, value, f"it is a finite number below {_MOST:g}.")
     return float(value)
 
 
@@ -131,9 +131,9 @@ async def run_command(command: Sequence[str], told: AgentEpisode, episode: Closi
             env={**os.environ, **told.as_environment()},
             start_new_session=True,
         )
-        ended = asyncio.ensure_future(process.wait())
+        ended: asyncio.Future[Any] = asyncio.ensure_future(process.wait())
         try:
-            await asyncio.wait({ended, episode.closed}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([ended, episode.closed], return_when=asyncio.FIRST_COMPLETED)
             if episode.closed.done() and episode.closed.exception() is None:
                 await asyncio.wait({ended}, timeout=_GRACE_S)
         finally:
@@ -163,7 +163,7 @@ async def run_function(function: Callable[[AgentEpisode], Any], told: AgentEpiso
     else:
         call = asyncio.wrap_future(_in_thread(lambda: function(told)))
     try:
-        await asyncio.wait({call, episode.closed}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([call, episode.closed], return_when=asyncio.FIRST_COMPLETED)
         if episode.closed.done():
             return "it was closed"
         try:

@@ -47,6 +47,18 @@ def make_text_env(config: Any, env: Any = None, env_config: Mapping[str, Any] | 
     )
 
 
+def plays_itself(config: Any) -> bool:
+    """Whether the environment of a ProxMOConfig has its episodes played by others; see `PlaysItself`.
+
+    Raises:
+        ValueError: as `make_bare_env`.
+    """
+    env = make_bare_env(config.env, dict(config.env_config))
+    found = isinstance(env.unwrapped, PlaysItself)
+    env.close()
+    return found
+
+
 def make_bare_env(env: Any, env_config: dict[str, Any]) -> gymnasium.Env[str, str]:
     """The environment itself.
 

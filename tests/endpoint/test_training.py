@@ -17,7 +17,7 @@ from proxmo_rllib.viewer.run import ViewedRun
 GROUPS, SIZE, TURNS = 2, 4, 3
 
 # A ReAct loop: it thinks, acts, observes, and knows a client, an address and a key.
-REACT = '''
+REACT = """
 import json, os, urllib.request
 from openai import OpenAI
 
@@ -41,7 +41,7 @@ for _ in range(3):
 body = json.dumps({"reward": float(solved), "success": solved}).encode()
 headers = {"Authorization": "Bearer " + client.api_key, "Content-Type": "application/json"}
 urllib.request.urlopen(urllib.request.Request(os.environ["PROXMO_REWARD_URL"], body, headers)).read()
-'''
+"""
 
 
 def rooms_of(program: str) -> Any:
