@@ -8,6 +8,7 @@ turns are in this order, whatever branch of the tree they are of. Nothing that c
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,6 +23,8 @@ from proxmo_rllib.endpoint.programs import Outcome
 from proxmo_rllib.endpoint.responses import Response, check_tools, read_response
 from proxmo_rllib.rollouts.conversation import ChatFormat
 from proxmo_rllib.types import Completion, Status, Turn
+
+logger = logging.getLogger(__name__)
 
 # Far more than any token stands for, runs of spaces included.
 _MAX_CHARACTERS_PER_TOKEN = 1000
@@ -70,11 +73,6 @@ class OpenEpisode:
         self.last_refusal: str | None = None
         #: Done when the program has reported its outcome; fails if the policy could not answer.
         self.closed: asyncio.Future[None] = self.loop.create_future()
-
-    @property
-    def chat(self) -> ChatFormat:
-        """The chat template."""
-        return self._chat
 
     async def complete(self, request: ChatRequest) -> Answer:
         """Samples a response, which becomes a turn.
@@ -231,7 +229,20 @@ def no_sampling_of_its_own(agent: Any) -> Sample:
     """The policy as the trainer has it sampled, whatever the request says of temperature, top_p and seed."""
 
     async def sample(prompt_ids: list[int], observation: str, request: ChatRequest) -> Completion:
+        _say_once(request)
         completion: Completion = await agent.respond(prompt_ids, observation, {})
         return completion
 
     return sample
+
+
+_told: set[str] = set()
+
+
+def _say_once(request: ChatRequest) -> None:
+    """Most programs ask for a temperature, many for 0: to refuse them would help nobody, and silence neither."""
+    for name in ("temperature", "top_p", "seed"):
+        value = getattr(request, name)
+        if value is not None and name not in _told:
+            _told.add(name)
+            logger.warning("The program asks for %s=%r. It is not followed: the config says how to sample.", name, value)

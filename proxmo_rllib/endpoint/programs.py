@@ -13,7 +13,7 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -196,6 +196,3 @@ def _in_thread(call: Callable[[], Any]) -> Future[Any]:
     future.set_running_or_notify_cancel()
     threading.Thread(target=run, name="agent", daemon=True).start()
     return future
-
-
-Run = Callable[[AgentEpisode, Closing], Awaitable[str]]

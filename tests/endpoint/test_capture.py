@@ -20,6 +20,13 @@ from proxmo_rllib.cli import main
 from proxmo_rllib.viewer.run import ViewedRun
 
 TOKEN = "a-token-of-the-user"
+# The command, for which Ctrl-C counts also where a shell has put the tests into the background.
+PROXMO = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from proxmo_rllib.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 def until(condition: Any, seconds: float = 120.0) -> Any:
@@ -34,17 +41,11 @@ def until(condition: Any, seconds: float = 120.0) -> Any:
 @pytest.mark.slow
 def test_a_react_loop_is_served_and_recorded(tiny_policy: Path, tmp_path: Path):
     output, log = tmp_path / "captured", tmp_path / "log.txt"
-    command = [sys.executable, "-m", "proxmo_rllib.cli", "endpoint", str(tiny_policy), "--output", str(output)]
+    command = [sys.executable, "-c", PROXMO, "endpoint", str(tiny_policy), "--output", str(output)]
     command += ["--engine", "transformers", "--max-model-len", "512", "--max-response-tokens", "16"]
     environment = {**os.environ, "PROXMO_ENDPOINT_TOKEN": TOKEN}
     with log.open("w") as file:
-        process = subprocess.Popen(
-            command,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
-        )
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
     try:
         base = until(lambda: (process.poll(), re.search(r"OPENAI_BASE_URL=(\S+)/episodes/ID", log.read_text()))[1])[1]
         for episode in ("first", "second"):

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import sys
+import threading
+import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -199,3 +205,63 @@ def test_what_nobody_would_read_is_refused_before_anything_starts(tiny_policy: P
     two = config.copy().environment(Function, env_config={"port": 8700}).env_runners(num_env_runners=2)
     with pytest.raises(ValueError, match="num_env_runners=2 would all listen there"):
         make_text_env(two)
+
+
+def test_a_warm_start_shows_what_its_own_environment_has():
+    """Nothing can be shown to an agent program: the recipe of guess.py serves its API twin, and is made once."""
+    from tuned_examples import guess, guess_by_api
+
+    own = guess.warm_start.in_world_of(guess.config)
+    assert guess_by_api.warm_start.in_world_of(guess_by_api.config).digest() == own.digest()
+
+
+def test_programs_that_come_by_themselves_are_given_episodes(play: Any, monkeypatch: Any):
+    token = "of-sixteen-characters"
+    monkeypatch.setenv("PROXMO_ENDPOINT_TOKEN", token)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    played = []
+
+    def post(url: str, body: Any) -> Any:
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        with urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode(), headers)) as answer:
+            return json.load(answer)
+
+    def work() -> None:
+        while len(played) < 4:
+            try:
+                told = post(f"http://127.0.0.1:{port}/episodes/next", {})
+            except urllib.error.URLError:  # the trainer is not there yet
+                time.sleep(0.05)
+                continue
+            ask(AgentEpisode(api_key=token, **told), f"Task {told['task']}")
+            post(told["reward_url"], {"reward": 1.0, "success": True})
+            played.append(told["task"])
+
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    result = play(Numbered, "train/0", "train/2", env_config={"port": port})
+    worker.join(30)
+    assert sorted(played) == ["train/0", "train/0", "train/2", "train/2"]
+    assert {e.status for group in result.groups for e in group.episodes} == {Status.SUCCESS}
+    assert len(result.groups) == 2
+
+
+def test_an_engine_that_fails_loses_the_group(play: Any, monkeypatch: Any):
+    """The trainer plays a lost group again, whatever the program makes of the error."""
+
+    class Asking(Numbered):
+        def play(self, episode: AgentEpisode) -> Any:
+            try:
+                ask(episode, "hello")
+            except openai.InternalServerError:
+                return Outcome(1.0, True)
+
+    async def dead(*args: Any, **kwargs: Any) -> Completion:
+        raise RuntimeError("the engine is dead")
+
+    monkeypatch.setattr(SayingClient, "generate", dead)
+    result = play(Asking, "train/0")
+    assert result.groups == ()
+    assert "the engine is dead" in result.lost["g0"]
