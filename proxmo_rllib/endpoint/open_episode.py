@@ -54,7 +54,7 @@ class OpenEpisode:
     Attributes:
         turns: so far; that the last one has the reward is said by `finished_turns`.
         outcome: that the program reported; None before.
-        limited: a request was refused since the episode is too long, in words; None if none was.
+        limited: the newest request was refused since the episode is too long, in words; None if it was not.
         last_refusal: why a request was refused last; None if none was.
     """
 
@@ -104,6 +104,8 @@ class OpenEpisode:
         self._over = True
         if not self.closed.done():
             self.closed.set_result(None)
+        else:
+            self.closed.exception()  # heard of, else asyncio says that nobody has
 
     def finished_turns(self) -> tuple[Turn, ...]:
         """All turns, the last of them with the reward."""
@@ -145,6 +147,7 @@ class OpenEpisode:
 
     def _take(self, request: ChatRequest, prompt: Prompt, observation: str, completion: Completion) -> Answer:
         number = len(self.turns)
+        self.limited = None  # a program that was refused a prompt may have shortened it
         response = read_response(self._chat, completion, request, f"call_{number}_")
         # Only behind the turn that came last do its tokens stand in the same sequence.
         appended = prompt.follows is not None and prompt.follows == number - 1

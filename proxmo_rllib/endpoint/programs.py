@@ -18,6 +18,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from env_wrappers.contract import as_bool, as_number
 from proxmo_rllib.endpoint.errors import ChatError, refuse
 
 # Seconds that a program has to end by itself after its reward.
@@ -84,23 +85,24 @@ def read_outcome(body: Any) -> Outcome:
         ChatError: something is missing or wrong; names it.
     """
     if isinstance(body, Outcome):
-        return body
+        body = {"reward": body.reward, "success": body.success, "score": body.score}
     if not isinstance(body, Mapping):
         raise refuse("reward", body, "it is an object such as {'reward': 1.0, 'success': true}.")
     if unknown := sorted(str(key) for key in body if key not in ("reward", "success", "score")):
         raise refuse(unknown[0], body[unknown[0]], "there are `reward`, `success` and `score`.")
-    success = body.get("success")
-    if not isinstance(success, bool):
-        raise refuse("success", success, "say true or false: whether the task is solved is not read from the reward.")
+    success = as_bool(body.get("success"))
+    if success is None:
+        raise refuse("success", body.get("success"), "say true or false: whether the task is solved is not read from the reward.")
     reward = _finite(body.get("reward"), "reward")
     score = None if body.get("score") is None else _finite(body["score"], "score")
     return Outcome(reward, success, score)
 
 
 def _finite(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _MOST:  # NaN is not
-        raise refuse(name, value, f"it is a finite number below {_MOST:g}.")
-    return float(value)
+    number = None if as_bool(value) is not None else as_number(value)
+    if number is None or abs(number) > _MOST:
+        raise refuse(name, value, f"it is a finite number up to {_MOST:g}.")
+    return number
 
 
 class Closing(Protocol):
@@ -187,11 +189,10 @@ def _in_thread(call: Callable[[], Any]) -> Future[Any]:
         try:
             result = call()
         except BaseException as error:  # noqa: BLE001 (sys.exit too; whoever called hears of it)
-            with contextlib.suppress(Exception):  # nobody waits any more
-                future.set_exception(error)
+            stray = isinstance(error, StopIteration)  # which a future cannot carry
+            future.set_exception(RuntimeError(f"StopIteration: {error}") if stray else error)
         else:
-            with contextlib.suppress(Exception):
-                future.set_result(result)
+            future.set_result(result)
 
     future.set_running_or_notify_cancel()
     threading.Thread(target=run, name="agent", daemon=True).start()

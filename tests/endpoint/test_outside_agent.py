@@ -159,7 +159,8 @@ def test_a_prompt_that_is_too_long_is_refused_as_openai_does_and_truncates(play:
         (lambda: None, "it returned no outcome"),
         (lambda: 1 / 0, "ZeroDivisionError"),
         (lambda: {"reward": 1.0}, "success=None: say true or false"),
-        (lambda: {"reward": float("nan"), "success": True}, "it is a finite number below"),
+        (lambda: Outcome(float("nan"), True), "it is a finite number up to"),
+        (lambda: {"reward": float("nan"), "success": True}, "it is a finite number up to"),
     ],
 )
 def test_an_episode_without_a_proper_reward_is_dropped_with_a_reason(play: Any, end: Any, why: str):
