@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from proxmo_rllib.config import ProxMOConfig
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_RESPONSE_TOKENS = 512  # of a model that nothing says more of
+_LENGTH, _RESPONSE_TOKENS = 4096, 512  # of a model that nothing says more of
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -81,10 +81,10 @@ def _config(arguments: argparse.Namespace) -> ProxMOConfig:
     from proxmo_rllib.policies.loading import max_positions
 
     policy = find_policy(arguments.policy)
+    positions = max_positions(policy.pretrained)
     config = policy.config
     if config is None:
-        positions = max_positions(policy.pretrained) or 4096
-        length = min(4096, positions)
+        length = min(_LENGTH, positions or _LENGTH)
         config = ProxMOConfig().inference(max_model_len=length, max_response_tokens=min(_RESPONSE_TOKENS, length // 2))
     config.policy(pretrained=policy.pretrained)
     if arguments.max_model_len is not None:
@@ -96,7 +96,6 @@ def _config(arguments: argparse.Namespace) -> ProxMOConfig:
             f"--max-response-tokens {config.max_response_tokens}: it must be below --max-model-len "
             f"{config.max_model_len}."
         )
-    positions = max_positions(policy.pretrained)
     if positions is not None and config.max_model_len > positions:
         raise ValueError(f"--max-model-len {config.max_model_len}: {policy.pretrained} has {positions} positions.")
     check_model(policy.pretrained, arguments.engine, None, 1)

@@ -29,7 +29,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def until(condition: Any, seconds: float = 120.0) -> Any:
+def until(condition: Any, seconds: float = 240.0) -> Any:
     """Polls a process that cannot be waited for in another way."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
@@ -39,6 +39,7 @@ def until(condition: Any, seconds: float = 120.0) -> Any:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_react_loop_is_served_and_recorded(tiny_policy: Path, tmp_path: Path):
     output, log = tmp_path / "captured", tmp_path / "log.txt"
     command = [sys.executable, "-c", PROXMO, "endpoint", str(tiny_policy), "--output", str(output)]
