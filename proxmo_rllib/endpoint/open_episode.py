@@ -248,4 +248,6 @@ def _say_once(request: ChatRequest) -> None:
         value = getattr(request, name)
         if value is not None and name not in _told:
             _told.add(name)
-            logger.warning("The program asks for %s=%r. It is not followed: the config says how to sample.", name, value)
+            logger.warning(
+                "The program asks for %s=%r. It is not followed: the config says how to sample.", name, value
+            )

@@ -92,7 +92,9 @@ def read_outcome(body: Any) -> Outcome:
         raise refuse(unknown[0], body[unknown[0]], "there are `reward`, `success` and `score`.")
     success = as_bool(body.get("success"))
     if success is None:
-        raise refuse("success", body.get("success"), "say true or false: whether the task is solved is not read from the reward.")
+        raise refuse(
+            "success", body.get("success"), "say true or false: whether the task is solved is not read from the reward."
+        )
     reward = _finite(body.get("reward"), "reward")
     score = None if body.get("score") is None else _finite(body["score"], "score")
     return Outcome(reward, success, score)
