@@ -134,9 +134,9 @@ class Capture:
         server.remove(key)
         del self._open[key], self._asked[key]
         self._ended.add(key)
-        if failure := (episode.closed.exception() if not reason else None):
+        if failure := episode.closed.exception():
             reason = f"the policy could not answer: {failure}"
-        status = episode.status() if not reason else None
+        status = episode.status()
         if status is None:
             logger.warning("Episode %s ended without a reward: %s.", key, reason)
         played = Episode(
