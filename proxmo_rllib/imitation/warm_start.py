@@ -20,7 +20,7 @@ from proxmo_rllib.config import ProxMOConfig
 from proxmo_rllib.imitation.algorithm import BehaviourCloningConfig
 from proxmo_rllib.policies.loading import resolve_pretrained
 from proxmo_rllib.policies.tiny import TinySize, build_tiny_policy, train_tokenizer
-from proxmo_rllib.rollouts.environments import make_text_env, split_tasks
+from proxmo_rllib.rollouts.environments import make_text_env, plays_itself, split_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -83,9 +83,16 @@ class WarmStart:
     seed: int = 0
 
     def in_world_of(self, config: ProxMOConfig) -> WarmStart:
-        """The same recipe in the environment and the prompts of `config`, whose policy it is to make."""
+        """The same recipe in the environment and the prompts of `config`, whose policy it is to make.
+
+        Where an agent program plays (`PlaysItself`) nothing can be shown: the demonstrations stay those of the recipe's
+        own environment.
+        """
         own = self.config.copy(copy_frozen=False)
+        kept = ("env", "env_config") if self.config.env is not None and plays_itself(config) else ()
         for key in _WORLD:
+            if key in kept:
+                continue
             setattr(own, key, copy.deepcopy(getattr(config, key)))
         return replace(self, config=own)
 

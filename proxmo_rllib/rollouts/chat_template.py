@@ -12,7 +12,7 @@ from jinja2 import TemplateError
 #: What a template that prints today's date gets to see, unless the config says another day.
 TODAY = "2026-01-01"
 
-Message = dict[str, str]
+Message = dict[str, Any]
 
 # What a template raises by itself, and what Python does in an expression of one.
 _REFUSALS = (TemplateError, TypeError, ValueError, LookupError, AttributeError)
@@ -50,18 +50,21 @@ class ChatTemplate:
         self._kwargs = dict(kwargs or {})
         self._today = date.fromisoformat(today)
 
-    def __call__(self, messages: Sequence[Message], *, reply_next: bool = True) -> str:
+    def __call__(
+        self, messages: Sequence[Message], *, reply_next: bool = True, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> str:
         """The text of messages.
 
         Args:
             messages: what was said, each with `role` and `content`.
             reply_next: whether the opening of the assistant's next reply ends it.
+            tools: schemas of functions that the assistant may call.
 
         Raises:
             ValueError: the template refuses them.
         """
         try:
-            return self._render(messages, self._today, reply_next)
+            return self._render(messages, self._today, reply_next, tools)
         except _REFUSALS as error:
             raise ValueError(self._refusal(messages, reply_next, error)) from error
 
@@ -70,9 +73,16 @@ class ChatTemplate:
         other = self._today.replace(year=self._today.year + 1, day=1 if self._today.day > 1 else 2)
         return self(messages) != self._render(messages, other, True)
 
-    def _render(self, messages: Sequence[Message], today: date, reply_next: bool) -> str:
+    def _render(
+        self,
+        messages: Sequence[Message],
+        today: date,
+        reply_next: bool,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> str:
         text: str = self._tokenizer.apply_chat_template(
             list(messages),
+            tools=list(tools) or None,
             tokenize=False,
             add_generation_prompt=reply_next,
             strftime_now=today.strftime,

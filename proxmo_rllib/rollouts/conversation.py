@@ -11,7 +11,7 @@ thought is a sequence of its own, with the context that the same model would be 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,22 +118,33 @@ class ChatFormat:
         """Whether prompts say which day it is."""
         return self._template.prints_the_date([*self._system, _user(_USER)])
 
-    def prompt(self, messages: list[Message]) -> list[int]:
+    @property
+    def has_system_message(self) -> bool:
+        """Whether every conversation opens with one that is set."""
+        return bool(self._system)
+
+    @property
+    def template_source(self) -> str:
+        """The chat template itself."""
+        return self._template.source
+
+    def prompt(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
         """Ids of a whole prompt, as `apply_chat_template` gives them, up to the opening of the next reply.
 
         Args:
             messages: made by `user_message` and `assistant_message`.
+            tools: schemas of functions, for a template that tells of them.
         """
-        return self._encoder.encode(self._render(messages))
+        return self._encoder.encode(self._template([*self._system, *messages], tools=tools))
 
-    def continuation(self, message: Message, last_id: int) -> list[int]:
-        """Ids that follow a sampled reply: its end, if it has not ended itself, the message, the next reply's opening.
+    def continuation(self, messages: Sequence[Message], last_id: int) -> list[int]:
+        """Ids that follow a sampled reply: its end, if it has not ended itself, messages, the next reply's opening.
 
         Args:
-            message: made by `user_message`.
+            messages: none of them an assistant's; made by `user_message` or `protect`.
             last_id: of the reply.
         """
-        between = self._between(message)
+        between = self._between(messages)
         closed = last_id == self.stop_token_ids[0] or (last_id in self.stop_token_ids and not self._stop_opens_next)
         if not closed:
             return self._encoder.encode(between)
@@ -144,6 +155,10 @@ class ChatFormat:
         """What an environment says. It is data: nothing in it is markup, but for the tags in our own instructions."""
         own = ANSWER_FORMATS["tagged"]
         return _user(own.join(self._encoder.protect(said) for said in text.split(own)))
+
+    def protect(self, text: str) -> str:
+        """Text for a message in which nothing is markup, whatever it looks like."""
+        return self._encoder.protect(text)
 
     def assistant_message(self, text: str) -> Message:
         """What an agent said, as `decode_response` gives it."""
@@ -201,9 +216,9 @@ class ChatFormat:
     def _render(self, messages: list[Message], reply_next: bool = True) -> str:
         return self._template([*self._system, *messages], reply_next=reply_next)
 
-    def _between(self, message: Message) -> str:
-        """What the template puts behind a reply when the message comes."""
-        return self._render([_user(_USER), _assistant(_REPLY), message]).partition(_REPLY)[2]
+    def _between(self, messages: Sequence[Message]) -> str:
+        """What the template puts behind a reply when the messages come."""
+        return self._render([_user(_USER), _assistant(_REPLY), *messages]).partition(_REPLY)[2]
 
     def _find_end(self) -> None:
         """The token that ends a reply: where it is the last message, and else where another follows.
@@ -212,7 +227,7 @@ class ChatFormat:
         that stops by itself need not say. gpt-oss ends its last message in another way than those before.
         """
         ended = self._render([_user(_USER), _assistant(_REPLY)], reply_next=False).partition(_REPLY)[2]
-        between = self._between(_user(_LATER_USERS[0])).partition(_LATER_USERS[0])[0]
+        between = self._between([_user(_LATER_USERS[0])]).partition(_LATER_USERS[0])[0]
         stop = self._encoder.first_special(ended)
         #: The stop token is the opening of the next message: a reply has no end of its own.
         self._stop_opens_next = stop is None
@@ -276,7 +291,7 @@ class ChatFormat:
             messages += [self._as_message(reply, with_opening), _user(word)]
             following = self._render(messages)
             behind = following.removeprefix(prompt).lstrip()
-            between = self._between(_user(word)).lstrip()
+            between = self._between([_user(word)]).lstrip()
             if not following.startswith(prompt) or not between.startswith(self._stop):
                 return False
             if not behind.startswith(reply.strip()) or behind.removeprefix(reply.strip()).lstrip() != between:
@@ -324,7 +339,7 @@ class Conversation:
         follows = self._append and self._appends
         self._messages = [*self._messages, said] if self._append else [said]
         if follows:
-            new = self._chat.continuation(said, self._ids[-1])
+            new = self._chat.continuation([said], self._ids[-1])
             self._ids += new
         else:
             new = self._chat.prompt(self._messages)

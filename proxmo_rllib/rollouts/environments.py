@@ -16,6 +16,7 @@ from proxmo_rllib import pulse
 from proxmo_rllib.config_checks import as_entries
 from proxmo_rllib.policies.loading import load_tokenizer, max_positions
 from proxmo_rllib.rollouts.conversation import ChatFormat, Conversation
+from proxmo_rllib.rollouts.play import PlaysItself
 
 
 def make_text_env(config: Any, env: Any = None, env_config: Mapping[str, Any] | None = None) -> gymnasium.Env[str, str]:
@@ -27,10 +28,15 @@ def make_text_env(config: Any, env: Any = None, env_config: Mapping[str, Any] | 
             registered with Ray Tune.
         env: another environment than the config's.
         env_config: its settings.
+
+    Raises:
+        ValueError: there is no such environment, it does not accept its settings, or (`PlaysItself`) not the config's.
     """
     bare = make_bare_env(
         config.env if env is None else env, dict(config.env_config if env is None else env_config or {})
     )
+    if isinstance(player := bare.unwrapped, PlaysItself):
+        player.check_config(config)
     return wrap(
         bare,
         style=config.response_style,
@@ -39,6 +45,18 @@ def make_text_env(config: Any, env: Any = None, env_config: Mapping[str, Any] | 
         show_admissible=config.show_admissible,
         invalid_action_penalty=config.invalid_action_penalty,
     )
+
+
+def plays_itself(config: Any) -> bool:
+    """Whether the environment of a ProxMOConfig has its episodes played by others; see `PlaysItself`.
+
+    Raises:
+        ValueError: as `make_bare_env`.
+    """
+    env = make_bare_env(config.env, dict(config.env_config))
+    found = isinstance(env.unwrapped, PlaysItself)
+    env.close()
+    return found
 
 
 def make_bare_env(env: Any, env_config: dict[str, Any]) -> gymnasium.Env[str, str]:

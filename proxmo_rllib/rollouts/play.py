@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -48,6 +48,26 @@ class PlayResult:
     def group_ids(self) -> tuple[str, ...]:
         """Ids of `groups`."""
         return tuple(group.group_id for group in self.groups)
+
+
+@runtime_checkable
+class PlaysItself(Protocol):
+    """An environment that is not stepped: it has its episodes played in a way of its own."""
+
+    def check_config(self, config: Any) -> None:
+        """Refuses settings of a ProxMOConfig that its way of playing would not read; raises ValueError."""
+
+    async def play_episode(
+        self,
+        agent: Agent,
+        chat: ChatFormat,
+        assignment: Assignment,
+        index: int,
+        *,
+        max_turns: int,
+        max_prompt_tokens: int,
+    ) -> Episode:
+        """Has one episode played; see the function `play_episode` for the arguments and what is raised."""
 
 
 async def play_groups(
@@ -98,7 +118,13 @@ async def play_group(
 
     async def episode(index: int) -> Episode:
         async with pool.lease() as lease:
-            played = await play_episode(lease, make_agent(assignment, index), chat, assignment, index, **limits)
+            agent = make_agent(assignment, index)
+            if isinstance(player := pool.probe.unwrapped, PlaysItself):
+                own = {"max_turns": assignment.max_turns or limits["max_turns"]}
+                own["max_prompt_tokens"] = limits["max_prompt_tokens"]
+                played = await player.play_episode(agent, chat, assignment, index, **own)
+            else:
+                played = await play_episode(lease, agent, chat, assignment, index, **limits)
         on_episode()
         return played
 

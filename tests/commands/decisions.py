@@ -44,6 +44,8 @@ _ADAPTED = "it needs a model of 3 GB and an adapter of it; tests/serving checks 
 _PLAYED = "expert --panel textcraft-test-200"
 _AGAIN = "proxmo eval results/textcraft"
 
+_SERVES = "it serves until Ctrl-C; tests/endpoint types it on a tiny model, plays with it and ends it"
+
 _NOISE = "it takes an hour or more; python -m benchmarks.objectives is the same on a toy"
 _RESUMED = "it goes on with a sweep that was interrupted; tests/tuning kills one and types it"
 _AUDIT = "it takes half an hour; tests/benchmarks/evidence types a short one, and computes a cell anew"
@@ -128,6 +130,12 @@ DECISIONS: dict[str, Typed | str] = {
     "proxmo train my_agent.py": _INIT,
     "proxmo train guess": Typed(_JSON, 3600, "long"),
     "proxmo train tuned_examples/guess.py": Typed(_JSON, 3600, "long"),
+    "proxmo train guess_by_api": Typed(_JSON, 3600, "long"),
+    "proxmo train tuned_examples/guess_by_api.py": Typed(_JSON, 3600, "long"),
+    "proxmo endpoint MODEL --output FOLDER": _SERVES,
+    f"proxmo endpoint {RUN} --output captured/quickstart": _SERVES,
+    "proxmo endpoint Qwen/Qwen2.5-0.5B-Instruct --output captured/qwen --port 8700 --max-model-len 8192": _SERVES,
+    "proxmo view FOLDER": "a folder of `proxmo endpoint`; tests/endpoint opens one with the viewer",
     "proxmo doctor --env my_module:MyEnv": Typed("found nothing wrong", 120),
     "proxmo doctor --env my_module:GuessEnv": Typed("found nothing wrong", 120),
     "proxmo play my_module:MyEnv": Typed("left the task unfinished", 120, answers="50\nquit\n"),

@@ -19,6 +19,7 @@ RUN_BY = {
     "README.md": "tests/test_readme.py",
     "docs/advantages.md": "tests/advantages/test_docs.py",
     "docs/curriculum.md": "tests/commands/test_python_blocks.py",
+    "docs/endpoint.md": "tests/endpoint/test_docs.py",
     "docs/environments.md": "tests/commands/test_python_blocks.py",
     "docs/objectives.md": "tests/commands/test_python_blocks.py",
     "docs/own_environment.md": "tests/commands/test_python_blocks.py",
