@@ -23,6 +23,7 @@ COMMANDS = {
     "data": "get, check and pack the data of an environment",
     "doctor": "check the installation and the machine, and say what to do",
     "submit": "train on a Ray cluster, and follow it",
+    "jobs": "list, stop and fetch what was submitted to a Ray cluster",
 }
 
 

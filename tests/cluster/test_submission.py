@@ -1,4 +1,4 @@
-"""A real Ray head on loopback takes jobs from `proxmo submit`, with Ray's token authentication on."""
+"""A real Ray head with a second node, on loopback, takes jobs from `proxmo submit`; it wants Ray's token."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -16,6 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from proxmo_rllib.checkpoint_format import check_whole
 
 # By its path: pytest imports tests without packages around them.
 _spec = importlib.util.spec_from_file_location("cluster_conftest", Path(__file__).with_name("conftest.py"))
@@ -54,7 +57,57 @@ def test_the_job_gets_the_code_the_settings_and_the_variables(cluster, checkout)
 def test_a_job_that_fails_is_not_taken_for_a_success(cluster, checkout):
     done = cluster.submit("--folder", str(checkout), "--env", "FLAVOUR=plain", "x.py", "status=3")
     assert done.returncode == 1
-    assert "FAILED" in done.stdout
+    assert "FAILED, exit status 3: trained train x.py status=3" in done.stdout
+
+
+def test_a_secret_reaches_the_training_and_no_list_of_jobs(cluster, repository, tmp_path):
+    (tmp_path / "x.py").write_text("import os, sys\nsys.exit('it ' + os.environ.get('WANDB_API_KEY', 'lost')[:3])\n")
+    for part in ("proxmo_rllib", "env_wrappers"):
+        (tmp_path / part).symlink_to(repository / part)
+    knowing = replace(cluster, environment=cluster.environment | {"WANDB_API_KEY": "012secret4567"})
+    done = knowing.submit("--folder", str(tmp_path), "--secret", "WANDB_API_KEY", "x.py")
+    assert "it 012" in done.stdout, done.stdout + done.stderr
+    code = (
+        "from ray.job_submission import JobSubmissionClient as C; import sys\n"
+        "c = C(sys.argv[1]); print(c.list_jobs(), [c.get_job_logs(j.submission_id) for j in c.list_jobs()])"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code, cluster.address],
+        env=cluster.environment | {"RAY_AUTH_MODE": "token"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "proxmo_rllib.jobs.secrets" in shown.stdout
+    for text in (shown.stdout, done.stdout, done.stderr):
+        assert "012secret4567" not in text
+
+
+def test_a_job_is_listed_stopped_and_its_log_read(cluster, tmp_path):
+    package = tmp_path / "proxmo_rllib" / "cli"
+    package.mkdir(parents=True)
+    (tmp_path / "proxmo_rllib" / "__init__.py").touch()
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(5), print('saved'), sys.exit(130)))\n"
+        "print('run folder: /nowhere', flush=True)\ntime.sleep(600)\n"
+    )
+    (tmp_path / "x.py").touch()
+    begun = cluster.submit("--folder", str(tmp_path), "--no-follow", "--job-id", "mine", "x.py", "seed=3")
+    assert begun.returncode == 0, begun.stderr
+    assert re.search(r"^mine +(PENDING|RUNNING) .* x\.py seed=3", cluster.jobs("list").stdout, re.MULTILINE)
+    while "run folder" not in cluster.jobs("logs", "mine").stdout:
+        assert re.search("PENDING|RUNNING", cluster.jobs("list").stdout)
+    lost = cluster.jobs("fetch", "mine")
+    assert lost.returncode == 1
+    assert "no such folder on the head node: /nowhere" in lost.stderr
+    stopped = cluster.jobs("stop", "mine")
+    assert stopped.stdout == "mine: STOPPED\n", stopped.stdout + stopped.stderr
+    assert "saved" in cluster.jobs("logs", "mine").stdout  # Ray gives a job three seconds by itself
+    unknown = cluster.jobs("stop", "yours")
+    assert unknown.returncode == 1
+    assert "has no such job; `proxmo jobs` lists them" in unknown.stderr
 
 
 def test_without_the_token_it_says_where_to_get_it(cluster, checkout, tmp_path):
@@ -88,7 +141,7 @@ def test_an_agent_whose_port_is_taken_is_named_with_rays_own_reason(checkout, mo
             return ports
 
         monkeypatch.setattr(conftest, "free_ports", one_of_them_taken)
-        head, dashboard = conftest.start_head(folder, folder / "head.log", environment)
+        head, dashboard, _ = conftest.start_head(folder, folder / "head.log", environment)
         last.callback(conftest.stop_head, head)
         deadline = time.monotonic() + 120
         while "Ray runtime started" not in (folder / "head.log").read_text() and time.monotonic() < deadline:
@@ -133,6 +186,8 @@ def test_a_training_that_was_submitted_leaves_metrics_and_a_checkpoint(cluster, 
             "evaluation_interval=none",
         ),
         *("num_groups=2", "group_size=2", "max_turns=3", "max_num_seqs=4", "num_minibatches=1"),
+        # A node has two processors, so these need both nodes.
+        *("num_env_runners=2", "num_engines=2", "num_cpus_per_env_runner=1", "placement_strategy=SPREAD"),
         *("--iterations", "2", "--run-dir", str(run)),
     )
     assert done.returncode == 0, done.stdout + done.stderr + cluster.log.read_text()
@@ -142,3 +197,15 @@ def test_a_training_that_was_submitted_leaves_metrics_and_a_checkpoint(cluster, 
     checkpoints = list((run / "checkpoints").iterdir())
     assert checkpoints
     assert any(checkpoint.rglob("*.safetensors") for checkpoint in checkpoints)
+    job = re.search(r"submitted (\S+);", done.stdout)[1]
+    home = tmp_path / "home"
+    fetched = cluster.jobs("fetch", job, str(home))
+    assert fetched.returncode == 0, fetched.stdout + fetched.stderr
+    assert (home / "metrics.jsonl").read_text() == (run / "metrics.jsonl").read_text()
+    assert (home / "episodes.jsonl.gz").read_bytes() == (run / "episodes.jsonl.gz").read_bytes()
+    check_whole((home / "checkpoints" / "latest").resolve())
+    again = cluster.jobs("fetch", job, str(home))
+    assert ": 0.0 MiB came" in again.stdout, again.stdout
+    assert not list((Path(cluster.environment["HOME"]) / "ray").rglob("logs/proxmo-*"))  # the links are gone
+    listed = cluster.jobs().stdout
+    assert re.search(rf"{job} +SUCCEEDED", listed), listed
