@@ -54,7 +54,7 @@ def run_folder(
         make_folder(folder.path, "gone on with", "copy the run to a folder that can")
     else:
         name = f"{example.path.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-        path = arguments.run_dir or Path(os.environ.get("PROXMO_RUNS", "runs")) / name
+        path = arguments.run_dir or Path(os.environ.get("PROXMO_RUNS", "runs")) / name  # a URI has become a run_dir
         folder = RunFolder(make_folder(path, "the run's folder", "name another with --run-dir or PROXMO_RUNS"))
         if folder.has_run() and not arguments.auto_resume:
             raise ValueError(

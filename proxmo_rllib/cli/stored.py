@@ -158,15 +158,19 @@ def here(run: Path | Uri, parts: tuple[str, ...] | None = None) -> Path:
     """
     if not isinstance(run, Uri):
         return run
-    from proxmo_rllib.storage.fetch import fetch_files, fetch_run, run_of
+    from proxmo_rllib.checkpoint_format import MANIFEST
+    from proxmo_rllib.storage.fetch import fetch_checkpoint, fetch_files, fetch_run, run_of
 
-    place, checkpoint = run_of(open_place(run))
+    place = open_place(run)
     folder = working_folder(place.name)
     atexit.register(shutil.rmtree, folder.parent, ignore_errors=True)
+    if parts is not None and place.below(MANIFEST).read() is not None:
+        return fetch_checkpoint(place, folder, parts, _say)
+    place, _ = run_of(place)
     if parts is None:
         fetch_files(place, folder)
         return folder
-    found = fetch_run(place, folder, checkpoint=checkpoint, parts=parts, say=_say)
+    found = fetch_run(place, folder, parts=parts, say=_say)
     if found is None:
         raise StorageError(f"{place.uri} has no whole checkpoint.")
     return found

@@ -237,6 +237,7 @@ def _train(
     from proxmo_rllib.cli.preflight import validate
     from proxmo_rllib.cli.warm_start import describe as describe_cloning
     from proxmo_rllib.machine.resources import describe
+    from proxmo_rllib.monitoring.ray_metrics import RayMetrics
     from proxmo_rllib.training_run.checkpoints import LATEST
     from proxmo_rllib.training_run.grace import Grace
     from proxmo_rllib.training_run.loop import Observer, Run
@@ -268,6 +269,7 @@ def _train(
         with view, contextlib.ExitStack() as last:
             last.callback(stopping, "stopping Ray", _shutdown)
             say = functools.partial(console.print, markup=False)
+            observers.append(RayMetrics(folder.path.name))
             if stored is not None:
                 stored.mirror.send()
                 observers.append(stored.mirror)

@@ -87,11 +87,16 @@ def fetch_run(
     fetch_files(run, folder)
     for name in [checkpoint] if checkpoint else checkpoints_at(run):
         try:
-            return _fetch_checkpoint(run, folder, name, parts, say)
+            found = fetch_checkpoint(run.below(CHECKPOINTS).below(name), folder / CHECKPOINTS / name, parts, say)
         except CheckpointError as error:
             if checkpoint:
                 raise
             say(f"left aside: {error}")
+            continue
+        link = folder / CHECKPOINTS / LATEST
+        link.unlink(missing_ok=True)
+        os.symlink(name, link)
+        return found
     return None
 
 
@@ -106,10 +111,22 @@ def fetch_files(run: Place, folder: Path) -> None:
             run.below(name).download(folder / name)
 
 
-def _fetch_checkpoint(
-    run: Place, folder: Path, name: str, parts: tuple[str, ...], say: Callable[[str], object]
-) -> Path:
-    place, target = run.below(CHECKPOINTS).below(name), folder / CHECKPOINTS / name
+def fetch_checkpoint(place: Place, target: Path, parts: tuple[str, ...], say: Callable[[str], object]) -> Path:
+    """Brings a checkpoint here, of a run or of a trial.
+
+    Args:
+        place: of the checkpoint.
+        target: its folder here.
+        parts: see `fetch_run`.
+        say: is told what comes.
+
+    Returns:
+        The folder.
+
+    Raises:
+        StorageError: it cannot be read.
+        CheckpointError: it is not whole.
+    """
     files = {file: size for file, size in place.files().items() if file.startswith(parts) or file == MANIFEST}
     say(f"fetching {place.uri}, {in_mib(sum(files.values()))}")
     for file in sorted(files, key=lambda file: file == MANIFEST):
@@ -119,7 +136,4 @@ def _fetch_checkpoint(
     except CheckpointError as error:
         shutil.rmtree(target, ignore_errors=True)
         raise CheckpointError(str(error).replace(str(target), place.uri)) from error
-    link = folder / CHECKPOINTS / LATEST
-    link.unlink(missing_ok=True)
-    os.symlink(name, link)
     return target

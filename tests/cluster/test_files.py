@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -85,49 +84,6 @@ def test_the_slurm_script_parses_and_refuses_to_start_without_slurm(repository):
     )
     assert done.returncode
     assert "sbatch" in done.stderr
-
-
-STUBS = {
-    "scontrol": 'if [[ $1 == show ]]; then echo node1; else echo "$@" > requeued; fi',
-    "srun": "echo 10.0.0.1",
-    "python": "cat > /dev/null; echo token",
-    "proxmo": 'trap "exit 130" TERM; echo "$@" > started; until [[ -e done ]]; do sleep 0.05; done',
-}
-
-
-@pytest.mark.skipif(shutil.which("bash") is None, reason="the script is for bash")
-def test_a_slurm_job_passes_the_signal_on_and_queues_itself_again(repository, tmp_path):
-    """With Slurm's and Ray's commands played by scripts; the training's exit status decides."""
-    programs = tmp_path / "programs"
-    programs.mkdir()
-    for name, body in STUBS.items():
-        (programs / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
-        (programs / name).chmod(0o755)
-    activate = tmp_path / ".venv" / "bin" / "activate"
-    activate.parent.mkdir(parents=True)
-    activate.touch()
-    environment = {
-        "PATH": f"{programs}:/bin:/usr/bin",
-        "SLURM_JOB_ID": "7",
-        "SLURM_SUBMIT_DIR": str(tmp_path),
-        "SLURM_JOB_NODELIST": "node1",
-    }
-    command = ["bash", str(repository / "cluster" / "slurm.sh"), "x.py", "lr=1"]
-    job = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    while not (tmp_path / "started").exists():
-        assert job.poll() is None
-    job.send_signal(signal.SIGTERM)
-    assert job.wait(timeout=30) == 130
-    assert (tmp_path / "requeued").read_text() == "requeue 7\n"
-    words = (tmp_path / "started").read_text().split()
-    assert words[-2:] == ["x.py", "lr=1"]
-    arguments = train.parse(words[1:])
-    assert (arguments.auto_resume, arguments.run_dir, arguments.grace_period) == (True, Path("runs/slurm-7"), 100)
-    (tmp_path / "requeued").unlink()
-    (tmp_path / "done").touch()
-    job = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    assert job.wait(timeout=30) == 0
-    assert not (tmp_path / "requeued").exists()
 
 
 def test_a_rayjob_that_is_tried_again_goes_on_with_its_run(rayjob):

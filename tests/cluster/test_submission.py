@@ -154,34 +154,15 @@ def test_an_agent_whose_port_is_taken_is_named_with_rays_own_reason(checkout, mo
     assert "--dashboard-agent-listen-port" in done.stderr
 
 
-@pytest.fixture(scope="module")
-def policy(tmp_path_factory) -> Path:
-    """A tiny random model with a tokenizer of what the quickstart's environment says."""
-    import gymnasium
-
-    from proxmo_rllib.policies.tiny import TinySize, build_tiny_policy, train_tokenizer
-    from tuned_examples.quickstart_world import ENV, ENV_CONFIG
-
-    env = gymnasium.make(ENV, **ENV_CONFIG)
-    texts = []
-    for seed in range(20):
-        observation, info = env.reset(seed=seed)
-        texts += [observation, *info["admissible_actions"]]
-    folder = tmp_path_factory.mktemp("policy")
-    size = TinySize(hidden_size=64, num_layers=2, num_heads=2, intermediate_size=128)
-    build_tiny_policy(folder, train_tokenizer([[text] for text in texts], vocab_size=600), size)
-    return folder
-
-
 @pytest.mark.smoke
-def test_a_training_that_was_submitted_leaves_metrics_and_a_checkpoint(cluster, repository, policy, tmp_path):
+def test_a_training_that_was_submitted_leaves_metrics_and_a_checkpoint(cluster, repository, tiny_policy, tmp_path):
     run = tmp_path / "run"
     done = cluster.submit(
         *(
             "--folder",
             str(repository),
             "tuned_examples/quickstart.py",
-            f"pretrained={policy}",
+            f"pretrained={tiny_policy}",
             "panel=none",
             "evaluation_interval=none",
         ),
