@@ -52,9 +52,8 @@ class Sweep:
             OSError: the disk does not take it.
         """
         record = {"file": self.file, "settings": dict(self.settings), "spaces": dict(self.spaces)}
-        write_whole(
-            folder / NAME, [json.dumps(record | {"iterations": self.iterations, "storage": self.storage}, indent=1)]
-        )
+        record |= {"iterations": self.iterations, "storage": self.storage}
+        write_whole(folder / NAME, [json.dumps(record, indent=1)])
 
 
 def in_words(space: Any) -> str:

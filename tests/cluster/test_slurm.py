@@ -135,7 +135,7 @@ def test_a_job_that_loses_its_nodes_again_and_again_ends(started, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_the_script_brings_two_ray_nodes_up_trains_on_both_and_takes_all_down(repository, tiny_policy):
+def test_the_script_brings_two_ray_nodes_up_trains_on_both_and_takes_all_down(repository, quickstart_policy):
     """Ray, the training and all processes are real; the settings need the processors of both nodes."""
     folder = Path(tempfile.mkdtemp(prefix="pxs", dir="/tmp"))  # sockets need a short path
     write_programs(folder / "programs", SLURM)
@@ -150,7 +150,7 @@ def test_the_script_brings_two_ray_nodes_up_trains_on_both_and_takes_all_down(re
         "PYTHONPATH": str(repository),
     }
     settings = [
-        *(f"pretrained={tiny_policy}", "panel=none", "evaluation_interval=none", "num_groups=2", "group_size=2"),
+        *(f"pretrained={quickstart_policy}", "panel=none", "evaluation_interval=none", "num_groups=2", "group_size=2"),
         *("max_turns=3", "max_num_seqs=4", "num_minibatches=1", "num_env_runners=2", "num_engines=2"),
         *("num_cpus_per_env_runner=1", "--iterations", "2"),
     ]

@@ -8,11 +8,13 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
@@ -155,14 +157,16 @@ def test_an_agent_whose_port_is_taken_is_named_with_rays_own_reason(checkout, mo
 
 
 @pytest.mark.smoke
-def test_a_training_that_was_submitted_leaves_metrics_and_a_checkpoint(cluster, repository, tiny_policy, tmp_path):
+def test_a_training_that_was_submitted_leaves_metrics_and_a_checkpoint(
+    cluster, repository, quickstart_policy, tmp_path
+):
     run = tmp_path / "run"
     done = cluster.submit(
         *(
             "--folder",
             str(repository),
             "tuned_examples/quickstart.py",
-            f"pretrained={tiny_policy}",
+            f"pretrained={quickstart_policy}",
             "panel=none",
             "evaluation_interval=none",
         ),
@@ -190,3 +194,45 @@ def test_a_training_that_was_submitted_leaves_metrics_and_a_checkpoint(cluster, 
     assert not list((Path(cluster.environment["HOME"]) / "ray").rglob("logs/proxmo-*"))  # the links are gone
     listed = cluster.jobs().stdout
     assert re.search(rf"{job} +SUCCEEDED", listed), listed
+
+
+def test_a_training_is_watched_by_prometheus_and_the_dashboard_left_by_ctrl_c_and_stopped(
+    cluster, repository, quickstart_policy, tmp_path
+):
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "proxmo_rllib.cli", "submit", "--address", cluster.address, "--job-id", "long"]
+    words = (
+        *("--folder", str(repository), "tuned_examples/quickstart.py", f"pretrained={quickstart_policy}"),
+        *("panel=none", "evaluation_interval=none", "num_groups=2", "group_size=2", "max_turns=3", "max_num_seqs=4"),
+        *("num_minibatches=1", "engine=transformers", "--iterations", "10000", "--run-dir", str(run)),
+    )
+    follower = subprocess.Popen([*command, *words], env=cluster.environment, stdout=subprocess.PIPE, text=True)
+    for line in follower.stdout:
+        if line.startswith("run folder:"):
+            break
+    follower.send_signal(signal.SIGINT)
+    said, _ = follower.communicate(timeout=120)
+    assert follower.returncode == 130
+    assert "long goes on; see it with: proxmo jobs logs long --follow --address" in said
+    token = (Path(cluster.environment["HOME"]) / ".ray" / "auth_token").read_text().strip()
+
+    def ask(path: str, server: str = cluster.address) -> str:
+        request = urllib.request.Request(server + path, headers={"Authorization": f"Bearer {token}"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.read().decode()
+
+    found, deadline = "", time.monotonic() + 600
+    while not found and time.monotonic() < deadline:
+        time.sleep(1)
+        for group in json.loads(ask("/api/prometheus/sd")):
+            for place in group["targets"]:
+                text = ask("/metrics", f"http://{place}")
+                found = found or next(iter(re.findall(r"^ray_proxmo_iteration\{.*$", text, re.MULTILINE)), "")
+    assert 'run="run"' in found, found
+    assert float(found.rpartition(" ")[2]) >= 1
+    assert json.loads(ask("/api/jobs/long"))["status"] == "RUNNING"
+    assert "<html" in ask("/").lower()
+    stopped = cluster.jobs("stop", "long")
+    assert "long: STOPPED" in stopped.stdout, stopped.stdout + stopped.stderr
+    check_whole((run / "checkpoints" / "latest").resolve())  # it was given the time to save
+    assert json.loads((run / "summary.json").read_text())["stopped"]
