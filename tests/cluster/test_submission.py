@@ -157,9 +157,7 @@ def test_an_agent_whose_port_is_taken_is_named_with_rays_own_reason(checkout, mo
 
 
 @pytest.mark.smoke
-def test_a_training_that_was_submitted_leaves_metrics_and_a_checkpoint(
-    cluster, repository, quickstart_policy, tmp_path
-):
+def test_a_training_that_was_submitted_is_brought_home_whole(cluster, repository, quickstart_policy, tmp_path):
     run = tmp_path / "run"
     done = cluster.submit(
         *(

@@ -89,7 +89,7 @@ def proxmo(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kind", ["file", "s3"])
-def test_a_run_on_storage_is_trained_killed_gone_on_with_and_evaluated(
+def test_a_run_on_storage_is_killed_gone_on_with_and_evaluated(
     kind, request, tmp_path, cache, repository, quickstart_policy
 ):
     uri = f"file://{tmp_path}/there/mine" if kind == "file" else f"{request.getfixturevalue('s3')}/mine"
@@ -104,6 +104,7 @@ def test_a_run_on_storage_is_trained_killed_gone_on_with_and_evaluated(
         "--run-dir",
         uri,
     )
+    begin += ("--run-dir", uri)
     running = subprocess.Popen(
         [sys.executable, "-m", "proxmo_rllib.cli", *begin, "--iterations", "50"],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
