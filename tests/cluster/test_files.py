@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import os
 import shutil
 import subprocess
 from importlib import metadata
@@ -100,3 +102,30 @@ def test_the_image_installs_what_the_set_up_installs(repository):
     assert "requirements/install.py" in text
     ignored = (repository / ".dockerignore").read_text().split()
     assert {".git", ".venv*", "runs"} <= set(ignored)
+
+
+def strict(schema: object) -> object:
+    """A CRD's schema with a field that it does not name refused, which Kubernetes drops with a warning."""
+    if isinstance(schema, list):
+        return [strict(entry) for entry in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {key: strict(entry) for key, entry in schema.items()}
+    if found.get("x-kubernetes-int-or-string"):
+        found.pop("pattern", None)  # which is for the text alone
+    if found.get("type") == "object" and "properties" in found:
+        found.setdefault("additionalProperties", False)
+    return found
+
+
+@pytest.mark.skipif("PROXMO_KUBERAY_CRD" not in os.environ, reason="PROXMO_KUBERAY_CRD names no ray.io_rayjobs.yaml")
+def test_the_rayjob_keeps_to_the_schema_of_kuberays_operator(rayjob):
+    """The file is in kuberay's repository, helm-chart/kuberay-operator/crds; no package that we know of ships it."""
+    (crd,) = documents(Path(os.environ["PROXMO_KUBERAY_CRD"]))
+    (schema,) = [each["schema"]["openAPIV3Schema"] for each in crd["spec"]["versions"] if each["name"] == "v1"]
+    schema["properties"]["metadata"] = {"type": "object", "additionalProperties": True}
+    jsonschema.validate(rayjob, strict(schema))
+    broken = copy.deepcopy(rayjob)
+    broken["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["numReplicas"] = 2
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(broken, strict(schema))

@@ -70,7 +70,6 @@ def started(repository, tmp_path) -> Iterator[object]:
     jobs = []
 
     def start(**more: str) -> subprocess.Popen[str]:
-        (tmp_path / "started").unlink(missing_ok=True)
         jobs.append(
             subprocess.Popen(
                 ["bash", str(repository / "cluster" / "slurm.sh"), "x.py", "lr=1"],
@@ -81,7 +80,8 @@ def started(repository, tmp_path) -> Iterator[object]:
                 text=True,
             )
         )
-        while not (tmp_path / "started").exists():
+        awaited = [tmp_path / name for name in ("started", "node1.pid", "node2.pid")]
+        while not all(path.exists() and path.read_text().strip() for path in awaited):
             assert jobs[-1].poll() is None, jobs[-1].stdout.read()
         return jobs[-1]
 
