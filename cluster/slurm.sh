@@ -96,7 +96,10 @@ lost() {  # prints the nodes whose Ray has ended
     done
 }
 (
-    while [[ -z $(lost) ]]; do sleep 2; done
+    while [[ -z $(lost) ]]; do
+        sleep 2
+        kill -0 $$ || exit 0  # this script was killed, and Slurm ends the rest
+    done
     echo "Ray has ended on $(lost): the training is told to save and to end" >&2
     kill -TERM $$
 ) &

@@ -78,6 +78,7 @@ def started(repository, tmp_path) -> Iterator[object]:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
+                start_new_session=True,
             )
         )
         awaited = [tmp_path / name for name in ("started", "node1.pid", "node2.pid")]
@@ -87,7 +88,11 @@ def started(repository, tmp_path) -> Iterator[object]:
 
     yield start
     for job in jobs:
-        job.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGKILL)
+    for path in tmp_path.glob("node*.pid"):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(path.read_text()), signal.SIGKILL)
 
 
 def no_node_runs(folder: Path) -> bool:
