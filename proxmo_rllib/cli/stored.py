@@ -28,10 +28,12 @@ class StoredRun:
     Attributes:
         folder: on this machine.
         mirror: copies it to the place.
+        new: whether this process made the folder.
     """
 
     folder: Path
     mirror: Mirror
+    new: bool = True
 
     @property
     def uri(self) -> str:
@@ -51,8 +53,8 @@ class StoredRun:
             say(f"the run is not all at {self.uri}, but in {self.folder}: {self.mirror.lacks}")
 
     def clean_up(self) -> None:
-        """Removes the folder, if the place has all of the run."""
-        if self.mirror.lacks is None:
+        """Removes the folder, if the place has all of the run, or the run did not come as far as to begin."""
+        if self.mirror.lacks is None or (self.new and not self.mirror.began):
             shutil.rmtree(self.folder.parent, ignore_errors=True)
 
 
@@ -70,6 +72,8 @@ def working_folders() -> Path:
 def stored_run(arguments: argparse.Namespace) -> StoredRun | None:
     """The run on storage that a command line means, if it means one; puts its folder in the place of the URIs.
 
+    When the process ends, the folder is removed, unless it has what the place has not.
+
     Args:
         arguments: of `proxmo train`; `run_dir` and `resume` are paths of this machine afterwards.
 
@@ -81,12 +85,16 @@ def stored_run(arguments: argparse.Namespace) -> StoredRun | None:
     if arguments.resume is None and arguments.run_dir is None and is_uri(runs):
         arguments.run_dir = Uri(join(runs, f"{Path(arguments.script).stem}-{time.strftime('%Y%m%d-%H%M%S')}"))
     if isinstance(arguments.resume, Uri):
-        return _resumed(arguments)
-    if isinstance(arguments.run_dir, Uri):
-        return _begun(arguments)
-    if arguments.resume is not None:
-        return _left_here(arguments.resume, arguments.keep_checkpoints)
-    return None
+        stored: StoredRun | None = _resumed(arguments)
+    elif isinstance(arguments.run_dir, Uri):
+        stored = _begun(arguments)
+    elif arguments.resume is not None:
+        stored = _left_here(arguments.resume, arguments.keep_checkpoints)
+    else:
+        stored = None
+    if stored is not None:
+        atexit.register(stored.clean_up)
+    return stored
 
 
 def _resumed(arguments: argparse.Namespace) -> StoredRun:
@@ -135,7 +143,7 @@ def _left_here(path: Path, keep: int) -> StoredRun | None:
         raise ValueError(f"{run.path}: its run.json does not say where its place is; copy it to a folder of your own.")
     place = open_place(uri)
     place.check_writable()
-    return StoredRun(run.path, Mirror(place, run.path, keep))
+    return StoredRun(run.path, Mirror(place, run.path, keep), new=False)
 
 
 def note(stored: StoredRun, folder: RunFolder) -> None:

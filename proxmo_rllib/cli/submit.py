@@ -89,12 +89,21 @@ async def follow(client: JobSubmissionClient, job_id: str) -> None:
 
 def follow_to_the_end(client: JobSubmissionClient, job_id: str, address: str) -> int:
     """Shows the job's log until it ends, or until Ctrl-C; returns 0 if it succeeded, 130 after Ctrl-C, else 1."""
+    import aiohttp
+
     at = shlex.join(["--address", address])
     try:
         asyncio.run(follow(client, job_id))
     except KeyboardInterrupt:
         print(f"\n{job_id} goes on; see it with: proxmo jobs logs {job_id} --follow {at}")
         return 130
+    except (aiohttp.ClientError, RuntimeError, OSError) as error:
+        print(
+            f"\nthe connection is lost ({error}); {job_id} goes on; follow it again with: "
+            f"proxmo jobs logs {job_id} --follow {at}",
+            file=sys.stderr,
+        )
+        return 1
     details = client.get_job_info(job_id)
     status = details.status.value
     why = why_failed(details.message, client.get_job_logs(job_id)) if status == "FAILED" else ""

@@ -174,8 +174,6 @@ def main(argv: list[str]) -> int:
         _say_end(console, arguments.script, folder, outcome, stored)
     # On a terminal it fills some lines, and they are not the table's.
     print("\n" * sys.stdout.isatty() + json.dumps(outcome.summary(example.config)), flush=True)
-    if stored is not None:
-        stored.clean_up()
     return exit_code(outcome) if stored is None or stored.mirror.lacks is None else 1
 
 

@@ -49,6 +49,8 @@ class Mirror:
         self._latest: str | None = self._named() if fetched else None
         #: Why the place has not all of the run; None if it has.
         self.lacks: str | None = "nothing was sent yet"
+        #: Whether anything was tried to be sent.
+        self.began = False
 
     def on_panel(self, score: PanelScore, iteration: int) -> None:
         """What was measured goes with the next checkpoint."""
@@ -68,7 +70,7 @@ class Mirror:
 
     def send(self) -> None:
         """Copies what changed; a storage that does not take it ends nobody's run, and a warning says so."""
-        told = self.lacks
+        told, self.began = self.lacks, True
         try:
             self._send()
         except StorageError as error:
