@@ -37,7 +37,8 @@ _POLL_S = 0.5
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """Read the command line; exits with a message as argparse does."""
-    server = argparse.ArgumentParser(add_help=False)
+    # Without a default: an action's parser would put it over what was said before the action.
+    server = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     server.add_argument(
         "--address",
         help=f"the cluster's job server (default: $RAY_API_SERVER_ADDRESS, $RAY_ADDRESS or {DEFAULT_ADDRESS})",
@@ -59,6 +60,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "--checkpoints", choices=("latest", "all", "none"), default="latest", help="which of them (default: latest)"
     )
     arguments = parser.parse_args(argv)
+    arguments.address = getattr(arguments, "address", None)
     arguments.action = arguments.action or "list"
     return arguments
 
