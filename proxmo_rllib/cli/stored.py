@@ -45,6 +45,11 @@ class StoredRun:
         """What the run can be gone on with: its place, or its folder here, where the place has not all of it."""
         return self.uri if self.mirror.lacks is None else self.folder
 
+    def log(self) -> str:
+        """Where the run's log is, with all that is in it now."""
+        self.mirror.send()
+        return join(self.uri, "log.txt") if self.mirror.lacks is None else str(self.folder / "log.txt")
+
     def say_end(self, say: Callable[[str], object]) -> None:
         """Says where the run is, at its end."""
         if self.mirror.lacks is None:

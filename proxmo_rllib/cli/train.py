@@ -168,7 +168,7 @@ def main(argv: list[str]) -> int:
         except Exception as error:
             logging.getLogger().exception("The run failed.")  # to the file; the terminal gets the short story
             console.print(f"proxmo train: {brief(error)}", style="bold red", markup=False)
-            console.print(f"the whole story: {folder.log}", markup=False)
+            console.print(f"the whole story: {folder.log if stored is None else stored.log()}", markup=False)
             say_resume(console, arguments.script, folder, stored)
             return 1
         _say_end(console, arguments.script, folder, outcome, stored)

@@ -45,7 +45,7 @@ from proxmo_rllib.cli.settings import Example, ExampleError, apply_settings, loa
 from proxmo_rllib.cli.train import REFUSALS, brief
 from proxmo_rllib.machine.folders import make_folder
 from proxmo_rllib.machine.resources import describe
-from proxmo_rllib.storage.place import is_uri, join, open_place
+from proxmo_rllib.storage.place import StorageError, is_uri, join, open_place
 
 if TYPE_CHECKING:
     from ray.tune import ResultGrid, Tuner
@@ -334,6 +334,7 @@ def _say_end(console: Console, grid: ResultGrid, example: Example, folder: Path,
     """Writes and shows what came of the sweep; returns the exit status."""
     from proxmo_rllib.tuning.board import short
     from proxmo_rllib.tuning.checks import varied_settings
+    from proxmo_rllib.tuning.folder import read_sweep
     from proxmo_rllib.tuning.picture import draw
     from proxmo_rllib.tuning.results import NAME, PICTURE, TABLE, best_of, read_results, undecided, write_results
 
@@ -342,11 +343,8 @@ def _say_end(console: Console, grid: ResultGrid, example: Example, folder: Path,
     results = read_results(grid, varied, metric)
     write_results(folder, results, varied, metric=metric, mode=mode)
     (folder / PICTURE).write_text(draw(results, varied, folder.name, mode), encoding="utf-8")
-    if (storage := storage_of(example)) is not None:
-        place = open_place(join(storage, folder.name))
-        for name in (NAME, TABLE, PICTURE):
-            place.below(name).upload(folder / name)
-        console.print(f"the trials and these files are at {place.uri}", markup=False, soft_wrap=True)
+    if (storage := read_sweep(folder).storage) is not None:
+        console.print(_keep(folder, (NAME, TABLE, PICTURE), storage), markup=False, soft_wrap=True)
     best = best_of(results, mode)
     console.print(as_table(results, varied, best))
     for result in results:
@@ -368,6 +366,16 @@ def _say_end(console: Console, grid: ResultGrid, example: Example, folder: Path,
     if grid.num_errors:
         return 1
     return 130 if unfinished else 0
+
+
+def _keep(folder: Path, names: Sequence[str], storage: str) -> str:
+    """Copies files of a sweep to where its trials are; says where that is, or why it did not work."""
+    try:
+        for name in names:
+            open_place(storage).below(name).upload(folder / name)
+    except StorageError as error:
+        return f"these files are not with the trials: {error}"
+    return f"the trials and these files are at {storage}"
 
 
 def as_table(results: Sequence[TrialResult], varied: Sequence[str], best: TrialResult | None = None) -> Table:

@@ -46,7 +46,7 @@ class Mirror:
         self._folder = folder
         self._keep = keep
         self._sent: dict[str, _Seen] = self._here() if fetched else {}
-        self._latest: str | None = self._named() if fetched else None
+        self._latest = (place.below(CHECKPOINTS).below(LATEST).read() or b"").decode() if fetched else ""
         #: Why the place has not all of the run; None if it has.
         self.lacks: str | None = "nothing was sent yet"
         #: Whether anything was tried to be sent.
@@ -117,7 +117,7 @@ class Mirror:
         place = self.place.below(CHECKPOINTS)
         there = {PurePosixPath(name).parts[0] for name in place.files()} - {LATEST}
         mine = {PurePosixPath(name).parts[1] for name in here if name.startswith(f"{CHECKPOINTS}/")}
-        newest = iteration_in(self._latest or "")
+        newest = iteration_in(self._latest)
         others = sorted(there - mine, key=lambda name: (iteration_in(name) <= newest, iteration_in(name)))
         for name in others[: max(0, len(there) - self._keep)]:
             place.below(name).below(MANIFEST).delete()
