@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from proxmo_rllib.cli.submit import follow_to_the_end
-from proxmo_rllib.jobs.client import DEFAULT_ADDRESS, connect
+from proxmo_rllib.jobs.client import DEFAULT_ADDRESS, connect, state_of
 from proxmo_rllib.jobs.endings import ENDED, why_failed
 from proxmo_rllib.machine.disk import in_mib
 from proxmo_rllib.storage.place import is_uri, open_place
@@ -124,7 +124,7 @@ def _stop(client: JobSubmissionClient, job: str) -> int:
     if client.get_job_status(job) not in ENDED:
         client.stop_job(job)
     deadline = time.monotonic() + _STOPS_S
-    while (status := client.get_job_status(job).value) not in ENDED:
+    while (status := state_of(client, job)[0]) not in ENDED:
         if time.monotonic() > deadline:
             print(f"proxmo jobs: {job} is still {status} after {_STOPS_S:.0f} s; it may be saving", file=sys.stderr)
             return 1

@@ -101,6 +101,20 @@ def get_json(client: JobSubmissionClient, endpoint: str) -> Any:
     return client._do_request("GET", endpoint, timeout=ANSWER_S).json()
 
 
+def state_of(client: JobSubmissionClient, job_id: str) -> tuple[str | None, str]:
+    """A job's status and log; no status where the server is too busy to answer, which it says with a number from 500 on.
+
+    Raises:
+        RuntimeError: there is no such job.
+    """
+    try:
+        return str(client.get_job_status(job_id).value), client.get_job_logs(job_id)
+    except RuntimeError as error:
+        if "status code 5" not in str(error):
+            raise
+        return None, ""
+
+
 def head_node(client: JobSubmissionClient) -> dict[str, Any]:
     """What the dashboard knows of the head node: `nodeId`, `sessionDir`, `nodeManagerAddress`, ...
 

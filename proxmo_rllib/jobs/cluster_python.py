@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
 
+from proxmo_rllib.jobs.client import state_of
 from proxmo_rllib.jobs.endings import ENDED
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def ask(client: JobSubmissionClient, job_id: str, timeout_s: float) -> ClusterPy
         RuntimeError: there is none.
     """
     deadline = time.monotonic() + timeout_s
-    while client.get_job_status(job_id) not in ENDED:
+    while (state := state_of(client, job_id))[0] not in ENDED:
         if time.monotonic() > deadline:
             client.stop_job(job_id)
             raise RuntimeError(
@@ -125,6 +126,6 @@ def ask(client: JobSubmissionClient, job_id: str, timeout_s: float) -> ClusterPy
                 f"and its log with: proxmo jobs logs {job_id}"
             )
         time.sleep(_POLL_S)
-    answer = read_answer(client.get_job_logs(job_id))
+    answer = read_answer(state[1])
     client.delete_job(job_id)
     return answer

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from proxmo_rllib.checkpoint_format import MANIFEST
-from proxmo_rllib.jobs.client import head_node
+from proxmo_rllib.jobs.client import head_node, state_of
 from proxmo_rllib.jobs.endings import ENDED
 from proxmo_rllib.jobs.ready import submit_when_ready
 
@@ -160,7 +160,7 @@ def linked(client: JobSubmissionClient, folder: str, say: Callable[[str], object
     finally:
         client.stop_job(job)
         deadline = time.monotonic() + _STARTS_S
-        while client.get_job_status(job) not in ENDED and time.monotonic() < deadline:
+        while state_of(client, job)[0] not in ENDED and time.monotonic() < deadline:
             time.sleep(_POLL_S)
         client.delete_job(job)
 
@@ -168,13 +168,12 @@ def linked(client: JobSubmissionClient, folder: str, say: Callable[[str], object
 def _listing(client: JobSubmissionClient, job: str) -> Listing:
     deadline = time.monotonic() + _STARTS_S
     while time.monotonic() < deadline:
-        ended = client.get_job_status(job) in ENDED
-        log = client.get_job_logs(job)
+        status, log = state_of(client, job)
         for line in log.splitlines():
             if line.startswith(_MARK):
                 files, latest = json.loads(line.removeprefix(_MARK))
                 return Listing({name: (size, written) for name, (size, written) in files.items()}, latest)
-        if ended:
+        if status in ENDED:
             raise RuntimeError(next((line for line in reversed(log.splitlines()) if line.strip()), "it said nothing"))
         time.sleep(_POLL_S)
     raise RuntimeError(f"the cluster did not list the folder within {_STARTS_S:.0f} s")
