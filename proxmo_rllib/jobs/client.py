@@ -102,7 +102,7 @@ def get_json(client: JobSubmissionClient, endpoint: str) -> Any:
 
 
 def state_of(client: JobSubmissionClient, job_id: str) -> tuple[str | None, str]:
-    """A job's status and log; no status where the server is too busy to answer, which it says with a number from 500 on.
+    """A job's status and log; no status where the server is too busy to answer (its answer is 500 or more).
 
     Raises:
         RuntimeError: there is no such job.
