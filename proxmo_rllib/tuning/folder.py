@@ -51,8 +51,8 @@ class Sweep:
         Raises:
             OSError: the disk does not take it.
         """
-        record = {"file": self.file, "settings": dict(self.settings), "spaces": dict(self.spaces)}
-        record |= {"iterations": self.iterations, "storage": self.storage}
+        searched = {"file": self.file, "settings": dict(self.settings), "spaces": dict(self.spaces)}
+        record = searched | {"iterations": self.iterations, "storage": self.storage}
         write_whole(folder / NAME, [json.dumps(record, indent=1)])
 
 

@@ -313,6 +313,7 @@ DECISIONS: dict[str, Typed | str] = {
     "proxmo train quickstart --resume s3://bucket/runs/first": _STORED,
     "proxmo eval s3://bucket/runs/first": _STORED,
     "proxmo view s3://bucket/runs/first": _STORED,
+    "proxmo tune FILE --resume s3://bucket/sweeps/NAME": _STORED,
     "proxmo submit tuned_examples/alfworld_qwen2_5_1_5b.py": _CLUSTER,
     "ray up cluster/aws.yaml": _CLUSTER,
     "ray dashboard cluster/aws.yaml &": _CLUSTER,
