@@ -5,8 +5,8 @@
 #
 # Submit it from the checkout. Set VENV to an environment that all nodes see (default: .venv of the checkout).
 #
-# A job whose time is over, or that is pre-empted, saves and is queued again; then it goes on where it was. The run is in
-# $PROXMO_RUNS, or runs/, and keeps its name, since the job keeps its number.
+# A job whose time is over, that is pre-empted, or that loses a node, saves and is queued again; then it goes on where it
+# was. The run is in $PROXMO_RUNS, or runs/, and keeps its name, since the job keeps its number.
 #SBATCH --job-name=proxmo
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
@@ -43,19 +43,29 @@ export RAY_AUTH_TOKEN
 export RAY_worker_niceness=0  # on a node that is shared, Ray's own 15 leaves the run to starve
 export RAY_TMPDIR=${SLURM_TMPDIR:-/tmp}/ray-$SLURM_JOB_ID  # sockets need a short path
 
-srun --nodes=1 --ntasks=1 --nodelist="$head" \
-    ray start --head --block --node-ip-address="$head_ip" --port="$port" --include-dashboard=false \
-    --num-cpus="$cpus" --num-gpus="$gpus" &
-started=1
+steps=()
+# Whatever ends this script ends Ray on all nodes: srun passes the signal on.
+cleanup() {
+    trap - TERM
+    kill "${watcher:-}" "${steps[@]}" 2> /dev/null || true
+    wait
+}
+trap cleanup EXIT
+
+start_ray() {  # on a node
+    local node=$1
+    shift
+    srun --nodes=1 --ntasks=1 --nodelist="$node" ray start --block "$@" --num-cpus="$cpus" --num-gpus="$gpus" &
+    steps+=($!)
+}
+start_ray "$head" --head --node-ip-address="$head_ip" --port="$port" --include-dashboard=false
 export RAY_ADDRESS=$head_ip:$port
 for node in "${nodes[@]:1}"; do
-    srun --nodes=1 --ntasks=1 --nodelist="$node" \
-        ray start --block --address="$RAY_ADDRESS" --num-cpus="$cpus" --num-gpus="$gpus" &
-    started=$((started + 1))
+    start_ray "$node" --address="$RAY_ADDRESS"
 done
 
 # Wait until all nodes have joined, two minutes at most: a training that starts earlier waits without a word.
-python - "$started" <<'PYTHON'
+python - "${#steps[@]}" <<'PYTHON'
 import sys
 import time
 
@@ -79,9 +89,29 @@ PYTHON
 proxmo train --run-dir "${PROXMO_RUNS:-runs}/slurm-$SLURM_JOB_ID" --auto-resume --grace-period 100 "$@" &
 training=$!
 trap 'kill -TERM "$training"' TERM
+# A node whose Ray is gone is not waited for: the training saves, ends, and the job is queued again.
+lost() {  # prints the nodes whose Ray has ended
+    for step in "${!steps[@]}"; do
+        kill -0 "${steps[$step]}" 2> /dev/null || echo "${nodes[$step]}"
+    done
+}
+(
+    while [[ -z $(lost) ]]; do
+        sleep 2
+        kill -0 $$ || exit 0  # this script was killed, and Slurm ends the rest
+    done
+    echo "Ray has ended on $(lost): the training is told to save and to end" >&2
+    kill -TERM $$
+) &
+watcher=$!
 # `wait` returns at each signal too.
 until wait "$training"; status=$?; ! kill -0 "$training" 2> /dev/null; do :; done
-if [[ $status -eq 130 ]]; then
+gone=$(lost)
+if [[ $status -ne 0 && -n $gone && ${SLURM_RESTART_COUNT:-0} -ge 3 ]]; then
+    echo "lost $gone, and this is the fourth start: not queued again" >&2
+    exit 1
+fi
+if [[ $status -eq 130 || ($status -ne 0 && -n $gone) ]]; then
     echo "interrupted: queued again"
     scontrol requeue "$SLURM_JOB_ID"
 fi

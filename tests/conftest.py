@@ -156,3 +156,22 @@ def local_ray() -> Iterator[None]:
     yield
     ray.shutdown()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def quickstart_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random model with a tokenizer of what the quickstart's environment says."""
+    import gymnasium
+
+    from proxmo_rllib.policies.tiny import TinySize, build_tiny_policy, train_tokenizer
+    from tuned_examples.quickstart_world import ENV, ENV_CONFIG
+
+    env = gymnasium.make(ENV, **ENV_CONFIG)
+    texts = []
+    for seed in range(20):
+        observation, info = env.reset(seed=seed)
+        texts += [observation, *info["admissible_actions"]]
+    folder = tmp_path_factory.mktemp("policy")
+    size = TinySize(hidden_size=64, num_layers=2, num_heads=2, intermediate_size=128)
+    build_tiny_policy(folder, train_tokenizer([[text] for text in texts], vocab_size=600), size)
+    return folder

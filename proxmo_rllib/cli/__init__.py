@@ -27,6 +27,7 @@ COMMANDS = {
     "episodes": "recorded episodes to and from a folder of Hugging Face datasets",
     "doctor": "check the installation and the machine, and say what to do",
     "submit": "train on a Ray cluster, and follow it",
+    "jobs": "list, stop and fetch what was submitted to a Ray cluster",
 }
 
 

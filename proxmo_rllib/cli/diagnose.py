@@ -16,15 +16,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from proxmo_rllib.cli.stored import here
 from proxmo_rllib.diagnosis import RECENT, diagnose
 from proxmo_rllib.json_lines import read_object
 from proxmo_rllib.metrics_file import metrics_of, newest_of_each_iteration, read_metrics, trials_in
+from proxmo_rllib.storage.place import StorageError, path_or_uri
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """Read and check the command line; exits with a message as argparse does."""
     parser = argparse.ArgumentParser(prog="proxmo diagnose", description="Say what is wrong with a run, in words.")
-    parser.add_argument("run", type=Path, metavar="RUN_DIR", help="folder of a run or of a sweep's trial, or its file")
+    parser.add_argument(
+        "run", type=path_or_uri, metavar="RUN_DIR", help="folder or URI of a run or of a sweep's trial, or its file"
+    )
     parser.add_argument("--iteration", type=int, help="look at those up to it (default: the last)")
     parser.add_argument("--json", action="store_true", help="print a list of objects")
     return parser.parse_args(argv)
@@ -63,9 +67,10 @@ def main(argv: list[str]) -> int:
     """Say what is off; see the module's docstring."""
     arguments = parse(argv)
     try:
+        arguments.run = here(arguments.run)
         rows = list(rows_of(arguments.run, arguments.iteration))
         findings = diagnose(rows, read_settings(arguments.run))
-    except ValueError as error:
+    except (ValueError, StorageError) as error:
         print(f"proxmo diagnose: {error}", file=sys.stderr)
         return 2
     played = [int(row["iteration"]) for row in rows if row["iteration"]]

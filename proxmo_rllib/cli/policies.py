@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from proxmo_rllib.storage.place import Uri, is_uri
+
 if TYPE_CHECKING:
     from proxmo_rllib.config import ProxMOConfig
 
@@ -55,8 +57,8 @@ def find_policy(word: str) -> NamedPolicy:
     """The policy that a word names.
 
     Args:
-        word: a run folder (its latest checkpoint is meant), a checkpoint of RLlib's, a folder that save_pretrained
-            wrote, `asset:NAME`, or a name on the hub.
+        word: a run folder (its latest checkpoint is meant), a checkpoint of RLlib's, either of them on storage
+            (`s3://...`), a folder that save_pretrained wrote, `asset:NAME`, or a name on the hub.
 
     Raises:
         ValueError: there is no such folder, or no policy in it, or its settings are damaged.
@@ -66,6 +68,10 @@ def find_policy(word: str) -> NamedPolicy:
     from proxmo_rllib.saved_algorithm import POLICY_FOLDER
     from proxmo_rllib.training_run.folder import checkpoint_of
 
+    if is_uri(word):
+        from proxmo_rllib.cli.stored import here
+
+        word = str(here(Uri(word), (POLICY_FOLDER, settings_file.NAME)))
     path = Path(os.path.expanduser(word))
     if any(os.path.isfile(path / name) for name in ("run.json", "rllib_checkpoint.json")):
         checkpoint = checkpoint_of(path, (POLICY_FOLDER, settings_file.NAME))

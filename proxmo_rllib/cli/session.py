@@ -44,7 +44,7 @@ def prepare_environment(environment: MutableMapping[str, str], home: Path, addre
     logging.getLogger("ray.rllib.algorithms.algorithm_config").setLevel(logging.ERROR)
     if (address or environment.get("RAY_ADDRESS") or "local") == "local":
         return  # a cluster of one's own gets a token of its own when it is started
-    from proxmo_rllib.cli.submit import find_token
+    from proxmo_rllib.jobs.client import find_token
 
     find_token(environment, home)
 

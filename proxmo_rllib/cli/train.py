@@ -44,7 +44,9 @@ from proxmo_rllib.cli.session import (
     requested,
 )
 from proxmo_rllib.cli.settings import Example, ExampleError, apply_settings, load_example, split_settings
+from proxmo_rllib.cli.stored import StoredRun, stored_run
 from proxmo_rllib.machine.guard import SHUTDOWN_S, Guard
+from proxmo_rllib.storage.place import path_or_uri
 from proxmo_rllib.tuning.search_spaces import search_spaces
 
 if TYPE_CHECKING:
@@ -68,10 +70,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("settings", nargs="*", metavar="key=value", help="what to change in its config")
     parser.add_argument("--iterations", type=int, help="stop after so many (default: the file's `stop`)")
     parser.add_argument(
-        "--run-dir", type=Path, metavar="DIR", help="the run's folder (default: a new one in $PROXMO_RUNS, or runs/)"
+        "--run-dir",
+        type=path_or_uri,
+        metavar="DIR|URI",
+        help="the run's folder, or s3://... (default: a new one in $PROXMO_RUNS, or runs/)",
     )
     parser.add_argument(
-        "--resume", type=Path, metavar="RUN", help="go on with a run: its folder, or a checkpoint in it"
+        "--resume", type=path_or_uri, metavar="RUN", help="go on with a run: its folder or URI, or a checkpoint in it"
     )
     parser.add_argument("--checkpoint-every", type=int, default=10, metavar="N", help="iterations (default: 10)")
     parser.add_argument("--keep-checkpoints", type=int, default=3, metavar="N", help="the newest (default: 3)")
@@ -126,6 +131,7 @@ def main(argv: list[str]) -> int:
     prepare_environment(os.environ, Path.home(), arguments.address)
     try:
         check_address(arguments.address)
+        stored = stored_run(arguments)
         checkpoint, recorded = resumed(arguments)
         example = load_example(arguments.script)
         settings = recorded | arguments.settings
@@ -148,27 +154,27 @@ def main(argv: list[str]) -> int:
             return _dry_run(example, policy_exists, arguments.address)
         check_before_ray(example, policy_exists)
         check_machine(requested(example.config), arguments.address)
-        folder = run_folder(arguments, example, settings)
+        folder = run_folder(arguments, example, settings, stored)
     except REFUSALS as error:
         print(f"proxmo train: {error}", file=sys.stderr)
         return 1
     with _terminal(arguments.verbose, folder.log) as console:
         try:
-            outcome = _train(arguments, example, folder, checkpoint, console, started, policy_exists)
+            outcome = _train(arguments, example, folder, checkpoint, console, started, policy_exists, stored)
         except KeyboardInterrupt:
             console.print("stopped at once", style="yellow")
-            say_resume(console, arguments.script, folder)
+            say_resume(console, arguments.script, folder, stored)
             return 130
         except Exception as error:
             logging.getLogger().exception("The run failed.")  # to the file; the terminal gets the short story
             console.print(f"proxmo train: {brief(error)}", style="bold red", markup=False)
-            console.print(f"the whole story: {folder.log}", markup=False)
-            say_resume(console, arguments.script, folder)
+            console.print(f"the whole story: {folder.log if stored is None else stored.log()}", markup=False)
+            say_resume(console, arguments.script, folder, stored)
             return 1
-        _say_end(console, arguments.script, folder, outcome)
+        _say_end(console, arguments.script, folder, outcome, stored)
     # On a terminal it fills some lines, and they are not the table's.
     print("\n" * sys.stdout.isatty() + json.dumps(outcome.summary(example.config)), flush=True)
-    return exit_code(outcome)
+    return exit_code(outcome) if stored is None or stored.mirror.lacks is None else 1
 
 
 def find_policy(example: Example) -> bool:
@@ -223,11 +229,13 @@ def _train(
     console: Console,
     started: float,
     policy_exists: bool,
+    stored: StoredRun | None,
 ) -> Outcome:
     from proxmo_rllib.cli.live import make_view
     from proxmo_rllib.cli.preflight import validate
     from proxmo_rllib.cli.warm_start import describe as describe_cloning
     from proxmo_rllib.machine.resources import describe
+    from proxmo_rllib.monitoring.ray_metrics import RayMetrics
     from proxmo_rllib.training_run.checkpoints import LATEST
     from proxmo_rllib.training_run.grace import Grace
     from proxmo_rllib.training_run.loop import Observer, Run
@@ -235,14 +243,14 @@ def _train(
     watched = monitoring.recalled(arguments.monitoring, folder)
     config = watched.measured_by(example.config.debugging(run_folder=str(folder.path)))
     settings = folder.write_config(config)
-    console.print(f"run folder: {folder.path}", markup=False)
+    console.print(f"run folder: {folder.path if stored is None else stored.uri}", markup=False)
     if checkpoint is not None:
         console.print(TRUSTS.format(checkpoint.name), markup=False)
     request = requested(config)
     view = make_view(console, example.stop, folder.path.name, settings)
     observers: list[Observer] = [view]
     grace = Grace(arguments.grace_period)
-    how = f"go on with: {resume_command(arguments.script, folder.path)}"
+    how = f"go on with: {resume_command(arguments.script, folder.path, stored)}"
     with (
         Guard(console.file.fileno(), folder.log, folder.checkpoints / LATEST, how) as guard,
         Interruption(view.status, guard, grace.begin) as interruption,
@@ -259,6 +267,11 @@ def _train(
         with view, contextlib.ExitStack() as last:
             last.callback(stopping, "stopping Ray", _shutdown)
             say = functools.partial(console.print, markup=False)
+            observers.append(RayMetrics(folder.path.name))
+            if stored is not None:
+                stored.mirror.send()
+                observers.append(stored.mirror)
+                last.push(monitoring.closing(stored.mirror, stopping))
             for monitor in monitoring.begin(watched, folder, settings, checkpoint or config.pretrained, say):
                 observers.append(monitor)
                 last.push(monitoring.closing(monitor, stopping))
@@ -336,15 +349,19 @@ def brief(error: BaseException) -> str:
     return text if isinstance(cause, REFUSALS) and text else f"{type(cause).__name__}: {text}"
 
 
-def _say_end(console: Console, script: Path, folder: RunFolder, outcome: Outcome) -> None:
+def _say_end(
+    console: Console, script: Path, folder: RunFolder, outcome: Outcome, stored: StoredRun | None = None
+) -> None:
     console.print(f"ended after {outcome.iterations} iterations: {outcome.reason}", markup=False)
     if outcome.before is not None:
         console.print(f"panel before: {outcome.before}", markup=False)
     if outcome.after is not None:
         console.print(f"panel after:  {outcome.after}", markup=False)
-    if outcome.checkpoint is not None:
+    if stored is not None:
+        stored.say_end(functools.partial(console.print, markup=False))
+    elif outcome.checkpoint is not None:
         console.print(f"checkpoint: {outcome.checkpoint}", markup=False)
     if outcome.unsaved:
         console.print(f"the end is not saved: {outcome.unsaved}", style="bold red", markup=False)
-    if outcome.interrupted or outcome.unsaved:
-        say_resume(console, script, folder)
+    if outcome.interrupted or outcome.unsaved or (stored is not None and stored.mirror.lacks):
+        say_resume(console, script, folder, stored)

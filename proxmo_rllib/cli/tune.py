@@ -45,6 +45,7 @@ from proxmo_rllib.cli.settings import Example, ExampleError, apply_settings, loa
 from proxmo_rllib.cli.train import REFUSALS, brief
 from proxmo_rllib.machine.folders import make_folder
 from proxmo_rllib.machine.resources import describe
+from proxmo_rllib.storage.place import StorageError, is_uri, join, open_place
 
 if TYPE_CHECKING:
     from ray.tune import ResultGrid, Tuner
@@ -101,6 +102,8 @@ def main(argv: list[str]) -> int:
     try:
         check_address(arguments.address)
         folder, example, iterations = _chosen(arguments)
+        if (storage := storage_of(example)) is not None:
+            open_place(storage).check_writable()
         trials = check_trials(example)
         if arguments.dry_run:
             return _dry_run(example, trials, arguments.address, console)
@@ -142,11 +145,13 @@ def main(argv: list[str]) -> int:
 
 def _chosen(arguments: argparse.Namespace) -> tuple[Path | None, Example, int | None]:
     """The folder of the sweep that is gone on with, if one is; the example, as it is searched; trials' iterations."""
-    from proxmo_rllib.tuning.folder import check_same_spaces, find_sweep
+    from proxmo_rllib.tuning.folder import check_same_spaces, fetch_sweep, find_sweep
 
     example = load_example(arguments.script)
     folder, iterations, settings, sweep = None, arguments.iterations, arguments.settings, None
     if arguments.resume is not None:
+        if is_uri(arguments.resume):
+            arguments.resume = str(fetch_sweep(arguments.resume, runs_folder() / open_place(arguments.resume).name))
         folder, sweep = find_sweep(arguments.resume, runs_folder(), example.path)
         iterations, settings = sweep.iterations, sweep.settings
     apply_settings(example.config, settings)
@@ -226,7 +231,14 @@ def _how_many(example: Example, one_trial: ProxMOConfig, address: str | None) ->
 
 def runs_folder() -> Path:
     """Where trials are kept."""
-    return Path(os.environ.get("PROXMO_RUNS", "runs")).absolute()
+    runs = os.environ.get("PROXMO_RUNS", "runs")
+    return Path("runs" if is_uri(runs) else runs).absolute()
+
+
+def storage_of(example: Example) -> str | None:
+    """The URI below which the sweep's trials are kept: the file's `storage_path`, or PROXMO_RUNS; None for a folder."""
+    named = getattr(example.run_config, "storage_path", None) or os.environ.get("PROXMO_RUNS", "")
+    return str(named) if is_uri(str(named)) else None
 
 
 def new_folder(example: Example) -> Path:
@@ -234,7 +246,7 @@ def new_folder(example: Example) -> Path:
     named = example.run_config
     name = getattr(named, "name", None) or f"{example.path.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     storage = str(getattr(named, "storage_path", None) or "")
-    return (Path(storage) if storage and "://" not in storage else runs_folder()) / name
+    return (Path(storage) if storage and not is_uri(storage) else runs_folder()) / name
 
 
 def _note(folder: Path, example: Example, settings: dict[str, str], iterations: int | None) -> None:
@@ -251,7 +263,11 @@ def _note(folder: Path, example: Example, settings: dict[str, str], iterations: 
             f"{folder}: a sweep is there already; go on with it (--resume {folder}), or give the file's run_config "
             "another name."
         )
-    Sweep(str(example.path.absolute()), settings, spaces_in_words(example.config), iterations).write(folder)
+    storage = storage_of(example)
+    uri = None if storage is None else join(storage, folder.name)
+    Sweep(str(example.path.absolute()), settings, spaces_in_words(example.config), iterations, uri).write(folder)
+    if uri is not None:
+        open_place(uri).below(NAME).upload(folder / NAME)
 
 
 def make_tuner(
@@ -277,7 +293,7 @@ def make_tuner(
 
     every = example.config.evaluation_interval
     run_config = example.run_config or tune.RunConfig(
-        storage_path=str(folder.parent),
+        storage_path=storage_of(example) or str(folder.parent),
         checkpoint_config=tune.CheckpointConfig(
             checkpoint_at_end=True,
             checkpoint_frequency=every if isinstance(every, int) and every else _SAVE_EVERY,
@@ -318,14 +334,17 @@ def _say_end(console: Console, grid: ResultGrid, example: Example, folder: Path,
     """Writes and shows what came of the sweep; returns the exit status."""
     from proxmo_rllib.tuning.board import short
     from proxmo_rllib.tuning.checks import varied_settings
+    from proxmo_rllib.tuning.folder import read_sweep
     from proxmo_rllib.tuning.picture import draw
-    from proxmo_rllib.tuning.results import PICTURE, best_of, read_results, undecided, write_results
+    from proxmo_rllib.tuning.results import NAME, PICTURE, TABLE, best_of, read_results, undecided, write_results
 
     varied = varied_settings(example.config, example.tune_config)
     metric, mode = (getattr(example.tune_config, name, None) for name in ("metric", "mode"))
     results = read_results(grid, varied, metric)
     write_results(folder, results, varied, metric=metric, mode=mode)
     (folder / PICTURE).write_text(draw(results, varied, folder.name, mode), encoding="utf-8")
+    if (storage := read_sweep(folder).storage) is not None:
+        console.print(_keep(folder, (NAME, TABLE, PICTURE), storage), markup=False, soft_wrap=True)
     best = best_of(results, mode)
     console.print(as_table(results, varied, best))
     for result in results:
@@ -338,7 +357,8 @@ def _say_end(console: Console, grid: ResultGrid, example: Example, folder: Path,
             markup=False,
         )
         if best.checkpoint is not None:
-            console.print(f"use it: proxmo eval {_near(Path(best.checkpoint))}", markup=False, soft_wrap=True)
+            place = best.checkpoint if is_uri(best.checkpoint) else _near(Path(best.checkpoint))
+            console.print(f"use it: proxmo eval {place}", markup=False, soft_wrap=True)
     console.print(f"in {_near(folder)}: results.md, results.json, {PICTURE}, log.txt", markup=False, soft_wrap=True)
     unfinished = any(not (result.metrics or {}).get("done") for result in grid)
     if unfinished:
@@ -346,6 +366,16 @@ def _say_end(console: Console, grid: ResultGrid, example: Example, folder: Path,
     if grid.num_errors:
         return 1
     return 130 if unfinished else 0
+
+
+def _keep(folder: Path, names: Sequence[str], storage: str) -> str:
+    """Copies files of a sweep to where its trials are; says where that is, or why it did not work."""
+    try:
+        for name in names:
+            open_place(storage).below(name).upload(folder / name)
+    except StorageError as error:
+        return f"these files are not with the trials: {error}"
+    return f"the trials and these files are at {storage}"
 
 
 def as_table(results: Sequence[TrialResult], varied: Sequence[str], best: TrialResult | None = None) -> Table:

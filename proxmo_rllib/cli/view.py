@@ -31,9 +31,11 @@ from rich.panel import Panel
 from rich.progress import Progress
 from rich.text import Text
 
+from proxmo_rllib.cli.stored import here
 from proxmo_rllib.json_lines import read_episode
 from proxmo_rllib.machine.disk import in_mib
 from proxmo_rllib.record_file import record_lines, record_of
+from proxmo_rllib.storage.place import StorageError, path_or_uri
 
 _COLOURS = {"success": "green", "failure": "red", "truncated": "yellow", "error": "bold red"}
 # What `--status` asks for, and how an episode's record says it.
@@ -49,7 +51,9 @@ _HELP = "Enter: next   p: previous   a number: that episode   q: quit"
 def parse(argv: list[str]) -> argparse.Namespace:
     """Read and check the command line; exits with a message as argparse does."""
     parser = argparse.ArgumentParser(prog="proxmo view", description="See the recorded episodes of a run, and why.")
-    parser.add_argument("run", type=Path, metavar="RUN_DIR", help="a run's folder, or its episodes.jsonl.gz")
+    parser.add_argument(
+        "run", type=path_or_uri, metavar="RUN_DIR", help="a run's folder or URI, or its episodes.jsonl.gz"
+    )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--port", type=_port, help="serve the page there; a free port by default")
     how.add_argument("--html", type=Path, metavar="FILE", help="write the page as one file, which needs no network")
@@ -128,12 +132,13 @@ def main(argv: list[str]) -> int:
     """Show a run; see the module's docstring."""
     arguments = parse(argv)
     try:
+        arguments.run = here(arguments.run)
         if arguments.html is not None:
             return _write(arguments)
         if arguments.port is not None or (sys.stdout.isatty() and not arguments.terminal):
             return _serve(arguments)
         return _print(arguments)
-    except ValueError as error:
+    except (ValueError, StorageError) as error:
         print(f"proxmo view: {error}", file=sys.stderr)
         return 1
 

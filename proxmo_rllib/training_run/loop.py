@@ -244,9 +244,9 @@ class Run:
             logger.warning("%s Of the checkpoints, %s.", error, there)
             return
         self._unsaved = None
-        self._grace.saved_in(time.monotonic() - began)
         # After the checkpoint: minutes belong to what a resumed run can go on from.
         self._record |= {"minutes": self.minutes, "iterations": self.algo.iteration}
         self.folder.note("run.json", self._record)
         for observer in self._observers:
             observer.on_checkpoint(self._checkpoint)
+        self._grace.saved_in(time.monotonic() - began)  # to where observers send it, too

@@ -10,10 +10,12 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proxmo_rllib.machine.disk import write_whole
+from proxmo_rllib.storage.place import Place, open_place
 from proxmo_rllib.tuning.search_spaces import search_spaces
 
 if TYPE_CHECKING:
@@ -34,12 +36,14 @@ class Sweep:
         settings: what the command line changed in it.
         spaces: what is searched, in words, by setting.
         iterations: of each trial, where the command line said so.
+        storage: URI of the sweep, where its trials are kept on storage and not in its folder.
     """
 
     file: str
     settings: Mapping[str, str]
     spaces: Mapping[str, str]
     iterations: int | None = None
+    storage: str | None = None
 
     def write(self, folder: Path) -> None:
         """Notes it in the sweep's folder.
@@ -47,8 +51,9 @@ class Sweep:
         Raises:
             OSError: the disk does not take it.
         """
-        record = {"file": self.file, "settings": dict(self.settings), "spaces": dict(self.spaces)}
-        write_whole(folder / NAME, [json.dumps(record | {"iterations": self.iterations}, indent=1)])
+        searched = {"file": self.file, "settings": dict(self.settings), "spaces": dict(self.spaces)}
+        record = searched | {"iterations": self.iterations, "storage": self.storage}
+        write_whole(folder / NAME, [json.dumps(record, indent=1)])
 
 
 def in_words(space: Any) -> str:
@@ -92,8 +97,37 @@ def find_sweep(word: str, runs: Path, file: Path) -> tuple[Path, Sweep]:
             f"--resume {folder}: it is a sweep of {sweep.file}, not of {file}; say: proxmo tune {sweep.file} --resume "
             f"{folder}"
         )
+    if sweep.storage is not None:
+        _fetch_state(open_place(sweep.storage), folder)
     _check_state(folder)
     return folder, sweep
+
+
+def fetch_sweep(uri: str, folder: Path) -> Path:
+    """Brings what a sweep on storage is of to this machine, to go on with it here.
+
+    Args:
+        uri: of the sweep.
+        folder: where to.
+
+    Raises:
+        StorageError: it cannot be read.
+        ValueError: there is no sweep.
+    """
+    place = open_place(uri)
+    if place.below(NAME).read() is None:
+        raise ValueError(f"--resume {uri}: it is no sweep that `proxmo tune` began: {NAME} is not there.")
+    place.below(NAME).download(folder / NAME)
+    return folder
+
+
+def _fetch_state(sweep: Place, folder: Path) -> None:
+    """Brings Tune's newest state of a sweep on storage, to look at it before Tune does."""
+    for old in folder.glob(_STATES):
+        old.unlink()
+    for name in sweep.files():
+        if name == _TUNER or fnmatch(name, _STATES):
+            sweep.below(name).download(folder / name)
 
 
 def read_sweep(folder: Path) -> Sweep:
@@ -114,6 +148,7 @@ def read_sweep(folder: Path) -> Sweep:
             settings={str(key): str(value) for key, value in record["settings"].items()},
             spaces={str(key): str(value) for key, value in record["spaces"].items()},
             iterations=None if iterations is None else int(iterations),
+            storage=record.get("storage"),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
@@ -199,7 +234,8 @@ def restore_tuner(folder: Path, trainable: Any, config: Any, callbacks: list[Any
     except Exception as error:  # a damaged pickle raises anything
         raise _damaged(states, error) from error
     try:
-        tuner = tune.Tuner.restore(str(folder), trainable, resume_errored=True, param_space=config)
+        place = read_sweep(folder).storage or str(folder)
+        tuner = tune.Tuner.restore(place, trainable, resume_errored=True, param_space=config)
     except Exception as error:
         raise ValueError(
             f"{folder / _TUNER}: it is damaged ({type(error).__name__}: {error}); begin the sweep anew. The trials' "

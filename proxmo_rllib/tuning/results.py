@@ -79,11 +79,17 @@ def _read(result: Any, varied: Sequence[str], metric: str | None) -> TrialResult
         score=score,
         episode_return=_number(numbers.get("env_runners/episode_return_mean")),
         minutes=float(metrics.get("time_total_s", 0.0)) / 60,
-        checkpoint=None if result.checkpoint is None else str(result.checkpoint.path),
+        checkpoint=None if result.checkpoint is None else _place_of(result.checkpoint),
         error=None if result.error is None else str(result.error).strip().splitlines()[-1],
         curve=() if frame is None else _curve(frame),
         training=() if frame is None else _training(frame),
     )
+
+
+def _place_of(checkpoint: Any) -> str:
+    """Its folder, or its URI."""
+    scheme = {"local": "", "gcs": "gs://"}.get(checkpoint.filesystem.type_name)
+    return f"{checkpoint.filesystem.type_name + '://' if scheme is None else scheme}{checkpoint.path}"
 
 
 def _number(value: Any) -> float:

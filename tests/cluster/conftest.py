@@ -43,18 +43,24 @@ class Cluster:
     log: Path
 
     def submit(self, *words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "proxmo_rllib.cli", "submit", "--address", self.address, *words]
+        return self.proxmo("submit", "--address", self.address, *words)
+
+    def jobs(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return self.proxmo("jobs", *words, "--address", self.address)
+
+    def proxmo(self, *words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "proxmo_rllib.cli", *words]
         return subprocess.run(command, capture_output=True, text=True, timeout=900, check=False, env=self.environment)
 
 
-def start_head(folder: Path, log: Path, environment: dict[str, str]) -> tuple[subprocess.Popen[bytes], int]:
-    """`ray start --head` with every port and folder of its own; returns its process and the job server's port."""
+def start_head(folder: Path, log: Path, environment: dict[str, str]) -> tuple[subprocess.Popen[bytes], int, int]:
+    """`ray start --head` with every port and folder of its own; its process, the job server's port, and the GCS's."""
     gcs, dashboard, client, agent, agent_grpc, metrics, runtime_env = free_ports(7)
     with log.open("w") as output:
         head = subprocess.Popen(
             [
                 # 127.0.0.2: for 127.0.0.1 Ray takes the address of a network card.
-                *(RAY, "start", "--head", "--block", "--node-ip-address=127.0.0.2", "--num-cpus=4"),
+                *(RAY, "start", "--head", "--block", "--node-ip-address=127.0.0.2", "--num-cpus=2"),
                 *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--port={gcs}"),
                 *(f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}"),
                 *(f"--dashboard-agent-grpc-port={agent_grpc}", f"--metrics-export-port={metrics}"),
@@ -66,7 +72,25 @@ def start_head(folder: Path, log: Path, environment: dict[str, str]) -> tuple[su
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    return head, dashboard
+    return head, dashboard, gcs
+
+
+def start_worker(gcs: int, log: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """`ray start --address` of a second node, at an address of its own."""
+    agent, agent_grpc, metrics, runtime_env = free_ports(4)
+    with log.open("w") as output:
+        return subprocess.Popen(
+            [
+                *(RAY, "start", "--block", f"--address=127.0.0.2:{gcs}", "--node-ip-address=127.0.0.3", "--num-cpus=2"),
+                *(f"--dashboard-agent-listen-port={agent}", f"--dashboard-agent-grpc-port={agent_grpc}"),
+                *(f"--metrics-export-port={metrics}", f"--runtime-env-agent-port={runtime_env}"),
+                *("--object-store-memory=500000000", "--disable-usage-stats"),
+            ],
+            env=environment | {"RAY_AUTH_MODE": "token"},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 def stop_head(head: subprocess.Popen[bytes]) -> None:
@@ -83,7 +107,7 @@ def stop_head(head: subprocess.Popen[bytes]) -> None:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """A head that answers, with a token that `proxmo submit` has to find."""
+    """A head that answers, with a token that `proxmo submit` has to find, and a second node."""
     folder = Path(tempfile.mkdtemp(prefix="pxc", dir="/tmp"))  # sockets need a short path
     log = folder / "head.log"
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_A")}
@@ -92,16 +116,23 @@ def cluster() -> Iterator[Cluster]:
         "PATH": f"{Path(RAY).parent}:{os.environ['PATH']}",
     }
     subprocess.run([RAY, "get-auth-token", "--generate"], check=True, env=environment, capture_output=True)
+    worker = None
     try:
         for _ in range(ATTEMPTS):
-            head, dashboard = start_head(folder, log, environment)
+            head, dashboard, gcs = start_head(folder, log, environment)
             while head.poll() is None and "Ray runtime started" not in log.read_text():
                 time.sleep(0.5)
             if head.poll() is None:
                 break
         else:
             pytest.fail(f"ray start did not come up in {ATTEMPTS} attempts:\n{log.read_text()}")
+        worker = start_worker(gcs, folder / "worker.log", environment)
+        while worker.poll() is None and "Ray runtime started" not in (folder / "worker.log").read_text():
+            time.sleep(0.5)
+        assert worker.poll() is None, (folder / "worker.log").read_text()
         yield Cluster(f"http://127.0.0.1:{dashboard}", environment, log)
     finally:
+        if worker is not None:
+            stop_head(worker)
         stop_head(head)
         shutil.rmtree(folder, ignore_errors=True)

@@ -34,6 +34,7 @@ _TUNED = r"psc_beta +psa_temperature"
 _TESTS = "it runs the tests, of which this is one"
 _SETUP = "it sets up another environment; tests/packaging has what can be checked without that"
 _CLUSTER = "there is no such cluster here; tests/cluster checks the file"
+_STORED = "tests/storage types it against an S3 server of its own"
 _HEAD = "tests/cluster types it against a Ray head of its own"
 _WARM = "it starts from a model of 1 GB on the hub; tests/imitation types the command on a small one"
 _PIP = "it changes the environment that the tests run in; requirements/ pins what it resolves to, and CI installs that"
@@ -345,7 +346,21 @@ DECISIONS: dict[str, Typed | str] = {
     "ray get-auth-token --generate": _HEAD,
     "RAY_AUTH_MODE=token ray start --head": _HEAD,
     "proxmo submit tuned_examples/quickstart.py seed=1": _HEAD,
-    "proxmo submit --address http://head:8265 --env WANDB_API_KEY --no-follow tuned_examples/quickstart.py": _HEAD,
+    (
+        "proxmo submit --address http://head:8265 --secret WANDB_API_KEY --no-follow tuned_examples/quickstart.py "
+        "--wandb x"
+    ): _HEAD,
+    "proxmo jobs": _HEAD,
+    "proxmo jobs logs raysubmit_a1b2 --follow": _HEAD,
+    "proxmo jobs stop raysubmit_a1b2": _HEAD,
+    "proxmo jobs fetch raysubmit_a1b2": _HEAD,
+    "proxmo jobs fetch raysubmit_a1b2 runs/from-the-cluster": _HEAD,
+    "proxmo train quickstart --run-dir s3://bucket/runs/first": _STORED,
+    "proxmo train quickstart --run-dir s3://bucket/runs/first --auto-resume": _STORED,
+    "proxmo train quickstart --resume s3://bucket/runs/first": _STORED,
+    "proxmo eval s3://bucket/runs/first": _STORED,
+    "proxmo view s3://bucket/runs/first": _STORED,
+    "proxmo tune FILE --resume s3://bucket/sweeps/NAME": _STORED,
     "proxmo submit tuned_examples/alfworld_qwen2_5_1_5b.py": _CLUSTER,
     "ray up cluster/aws.yaml": _CLUSTER,
     "ray dashboard cluster/aws.yaml &": _CLUSTER,
