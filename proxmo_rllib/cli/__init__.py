@@ -18,6 +18,7 @@ COMMANDS = {
     "diagnose": "say what is wrong with a run that does not learn",
     "view": "see the recorded episodes of a run, and why each turn got its advantage",
     "warm-start": "make a tiny policy by imitation, to start a training from",
+    "from-gguf": "write a GGUF file as a Hugging Face folder, to train it",
     "text-part": "write the text part of a model that also sees or hears, to train it",
     "tune": "search over settings of a tuned example with Ray Tune",
     "data": "get, check and pack the data of an environment",
