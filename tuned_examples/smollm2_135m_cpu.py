@@ -21,7 +21,7 @@ from proxmo_rllib.imitation import BehaviourCloningConfig, WarmStart
 from tuned_examples.quickstart_world import ENV, ENV_CONFIG, MAX_TURNS, held_out_panel
 
 MODEL = "./models/smollm2-135m"
-DTYPE = "bfloat16"
+DTYPE = "float32"
 # The template's own would introduce SmolLM; an episode has 400 tokens, and every one of them takes time.
 SYSTEM = "You do a household task. Answer with one action."
 # An episode of the longest kind has 700 tokens.
