@@ -36,12 +36,12 @@ config = (
     .inference(engine="vllm", num_cpus_per_engine=2, max_model_len=MAX_MODEL_LEN, max_num_seqs=64, max_response_tokens=16)
     .training(
         group_size=8,
-        num_groups=8,
-        lr=2e-5,
+        num_groups=6,
+        lr=3e-5,
         gamma=0.85,
         step_weight=3.0,
         estimator_options={"normalize_std": False},
-        num_minibatches=4,
+        num_minibatches=3,
         objective={"name": "ppo", "clip_low": 0.2, "clip_high": 0.28},
         loss_weighting="episode",
         max_tokens_per_microbatch=4096,
