@@ -33,7 +33,9 @@ config = (
     .policy(dtype=DTYPE, system_message=SYSTEM)
     .env_runners(num_env_runners=1, num_cpus_per_env_runner=0, max_turns=MAX_TURNS, max_concurrent_episodes=64)
     .prompting(invalid_action_penalty=0.1)
-    .inference(engine="vllm", num_cpus_per_engine=2, max_model_len=MAX_MODEL_LEN, max_num_seqs=64, max_response_tokens=16)
+    .inference(
+        engine="vllm", num_cpus_per_engine=2, max_model_len=MAX_MODEL_LEN, max_num_seqs=64, max_response_tokens=16
+    )
     .training(
         group_size=8,
         num_groups=6,
