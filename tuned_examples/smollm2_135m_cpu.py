@@ -38,12 +38,12 @@ config = (
     )
     .training(
         group_size=8,
-        num_groups=6,
+        num_groups=4,
         lr=3e-5,
         gamma=0.85,
         step_weight=3.0,
         estimator_options={"normalize_std": False},
-        num_minibatches=3,
+        num_minibatches=2,
         objective={"name": "ppo", "clip_low": 0.2, "clip_high": 0.28},
         loss_weighting="episode",
         max_tokens_per_microbatch=4096,
