@@ -39,7 +39,7 @@ config = (
     .training(
         group_size=8,
         num_groups=4,
-        lr=3e-5,
+        lr=4e-5,
         gamma=0.85,
         step_weight=3.0,
         estimator_options={"normalize_std": False},
@@ -48,7 +48,7 @@ config = (
         loss_weighting="episode",
         max_tokens_per_microbatch=4096,
     )
-    .evaluation(panel=held_out_panel(), evaluation_interval=10, panel_temperature=0.4)
+    .evaluation(panel=held_out_panel(), evaluation_interval=20, panel_temperature=0.4)
     .debugging(seed=0)
 )
 # Few demonstrations: enough to act, and not enough to be good at it.
