@@ -26,6 +26,8 @@ DTYPE = "float32"
 SYSTEM = "You do a household task. Answer with one action."
 # An episode of the longest kind has 700 tokens.
 MAX_MODEL_LEN = 768
+# A token takes 46 KB of the engine's cache. In the 512 MB of the default 64 episodes would push each other out.
+CACHE = {"kv_cache_memory_bytes": 2 << 30}
 
 config = (
     ProxMOConfig()
@@ -34,7 +36,12 @@ config = (
     .env_runners(num_env_runners=1, num_cpus_per_env_runner=0, max_turns=MAX_TURNS, max_concurrent_episodes=64)
     .prompting(invalid_action_penalty=0.1)
     .inference(
-        engine="vllm", num_cpus_per_engine=2, max_model_len=MAX_MODEL_LEN, max_num_seqs=64, max_response_tokens=16
+        engine="vllm",
+        num_cpus_per_engine=2,
+        max_model_len=MAX_MODEL_LEN,
+        max_num_seqs=64,
+        max_response_tokens=16,
+        engine_kwargs=CACHE,
     )
     .training(
         group_size=8,
@@ -57,7 +64,13 @@ warm_start = WarmStart(
     .environment(ENV, env_config=ENV_CONFIG)
     .policy(pretrained=MODEL, dtype=DTYPE, system_message=SYSTEM)
     .env_runners(num_env_runners=1, num_cpus_per_env_runner=0, max_turns=MAX_TURNS, max_concurrent_episodes=64)
-    .inference(num_cpus_per_engine=2, max_model_len=MAX_MODEL_LEN, max_num_seqs=64, max_response_tokens=16)
+    .inference(
+        num_cpus_per_engine=2,
+        max_model_len=MAX_MODEL_LEN,
+        max_num_seqs=64,
+        max_response_tokens=16,
+        engine_kwargs=CACHE,
+    )
     .imitation(scripts=[(0, functools.partial(Novice, diligence=1.0))], observation_weight=0.0)
     .training(num_groups=32, num_minibatches=4, lr=1e-4, max_tokens_per_microbatch=4096)
     .debugging(seed=0, record_groups=0),
