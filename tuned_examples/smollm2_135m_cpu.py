@@ -53,7 +53,7 @@ config = (
         num_minibatches=2,
         objective={"name": "ppo", "clip_low": 0.2, "clip_high": 0.28},
         loss_weighting="episode",
-        max_tokens_per_microbatch=4096,
+        max_tokens_per_microbatch=2048,
     )
     .evaluation(panel=held_out_panel(), evaluation_interval=20, panel_temperature=0.4)
     .debugging(seed=0)
@@ -72,7 +72,7 @@ warm_start = WarmStart(
         engine_kwargs=CACHE,
     )
     .imitation(scripts=[(0, functools.partial(Novice, diligence=1.0))], observation_weight=0.0)
-    .training(num_groups=32, num_minibatches=4, lr=1e-4, max_tokens_per_microbatch=4096)
+    .training(num_groups=32, num_minibatches=4, lr=1e-4, max_tokens_per_microbatch=2048)
     .debugging(seed=0, record_groups=0),
     iterations=6,
 )
