@@ -21,6 +21,7 @@ COMMANDS = {
     "view": "see the recorded episodes of a run, and why each turn got its advantage",
     "warm-start": "make a tiny policy by imitation, to start a training from",
     "endpoint": "serve a policy to an agent program through OpenAI's API, and record the episodes",
+    "from-gguf": "write a GGUF file as a Hugging Face folder, to train it",
     "text-part": "write the text part of a model that also sees or hears, to train it",
     "tune": "search over settings of a tuned example with Ray Tune",
     "data": "get, check and pack the data of an environment",

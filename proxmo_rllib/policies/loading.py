@@ -57,7 +57,10 @@ def resolve_pretrained(pretrained: str | Path) -> str:
             )
         return str(folder.resolve())
     if name.startswith((".", "/", "~")):
-        raise ValueError(f"pretrained={name!r}: there is no such folder.")
+        raise ValueError(
+            f"pretrained={name!r}: there is no such folder; save a model there with save_pretrained, or write one of a "
+            f"GGUF file with `proxmo from-gguf FILE --output {name}`."
+        )
     hub.obstacle()  # without a network, what follows asks the cache alone
     return name
 

