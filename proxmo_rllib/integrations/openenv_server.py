@@ -91,7 +91,7 @@ class TextEnvironment(_core.Environment):  # type: ignore[misc]
         return list(getattr(self._env.unwrapped, "splits", ("train",)))
 
     def list_tasks(self, split: str) -> list[dict[str, Any]]:
-        """Id and number of each task of a split. Raises IndexError for no such split: the server answers it with 400."""
+        """Id and number of each task of a split. Raises IndexError for no such split; the client gets 400."""
         bare: Any = self._env.unwrapped
         try:
             tasks = bare.tasks(split)
