@@ -91,9 +91,13 @@ class TextEnvironment(_core.Environment):  # type: ignore[misc]
         return list(getattr(self._env.unwrapped, "splits", ("train",)))
 
     def list_tasks(self, split: str) -> list[dict[str, Any]]:
-        """Id and number of each task of a split."""
+        """Id and number of each task of a split. Raises IndexError for no such split; the client gets 400."""
         bare: Any = self._env.unwrapped
-        return [{"id": task, "index": index} for index, task in enumerate(bare.tasks(split))]
+        try:
+            tasks = bare.tasks(split)
+        except ValueError as error:
+            raise IndexError(str(error)) from error
+        return [{"id": task, "index": index} for index, task in enumerate(tasks)]
 
     def num_tasks(self, split: str) -> int:
         """How many tasks a split has."""
