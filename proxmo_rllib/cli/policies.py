@@ -17,6 +17,8 @@ from proxmo_rllib.storage.place import Uri, is_uri
 if TYPE_CHECKING:
     from proxmo_rllib.config import ProxMOConfig
 
+_CHECKPOINT = "rllib_checkpoint.json"
+
 
 @dataclass(frozen=True, slots=True)
 class NamedPolicy:
@@ -71,9 +73,9 @@ def find_policy(word: str) -> NamedPolicy:
     if is_uri(word):
         from proxmo_rllib.cli.stored import here
 
-        word = str(here(Uri(word), (POLICY_FOLDER, settings_file.NAME)))
+        word = str(here(Uri(word), (POLICY_FOLDER, settings_file.NAME, _CHECKPOINT)))
     path = Path(os.path.expanduser(word))
-    if any(os.path.isfile(path / name) for name in ("run.json", "rllib_checkpoint.json")):
+    if any(os.path.isfile(path / name) for name in ("run.json", _CHECKPOINT)):
         checkpoint = checkpoint_of(path, (POLICY_FOLDER, settings_file.NAME))
         policy = checkpoint / POLICY_FOLDER
         if not policy.is_dir():

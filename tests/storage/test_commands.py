@@ -15,6 +15,7 @@ import pytest
 
 from proxmo_rllib.checkpoint_format import check_whole, write_manifest
 from proxmo_rllib.cli import main, stored, train
+from proxmo_rllib.cli.policies import find_policy
 from proxmo_rllib.cli.stored import here, stored_run
 from proxmo_rllib.storage import Place, StorageError, open_place
 from proxmo_rllib.storage.fetch import checkpoints_at
@@ -75,6 +76,19 @@ def test_the_episodes_of_a_run_on_storage_are_seen(tmp_path, capsys):
     assert "find the key" in capsys.readouterr().out
     assert main(["view", f"file://{tmp_path}/none"]) == 1
     assert "there is no run" in capsys.readouterr().err
+
+
+def test_the_policy_of_a_checkpoint_on_storage_is_fetched_without_the_learners_state(tmp_path):
+    checkpoint = tmp_path / "there" / "checkpoints" / "iteration_000004"
+    (checkpoint / "policy").mkdir(parents=True)
+    for name in ("rllib_checkpoint.json", "policy/config.json", "state.pkl"):
+        (checkpoint / name).write_text("{}")
+    write_manifest(checkpoint)
+    (tmp_path / "there" / "run.json").write_text('{"file": "mine.py"}')
+    for uri in (f"file://{tmp_path}/there", f"file://{checkpoint}"):
+        policy = Path(find_policy(uri).pretrained)
+        assert (policy / "config.json").is_file()
+        assert not (policy.parent / "state.pkl").exists()
 
 
 class PlayedAlgo:

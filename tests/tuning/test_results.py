@@ -15,7 +15,7 @@ import pytest
 from proxmo_rllib.cli.tune import as_table
 from proxmo_rllib.evaluation import wilson_interval
 from proxmo_rllib.tuning.picture import draw
-from proxmo_rllib.tuning.results import best_of, read_results, undecided, write_results
+from proxmo_rllib.tuning.results import _place_of, best_of, read_results, undecided, write_results
 
 VARIED = ["lr", "objective", "env_config/max_objects"]
 
@@ -35,6 +35,11 @@ class Frame:
     def iterrows(self) -> Any:
         columns = {column for row in self.rows for column in row}
         return enumerate({column: row.get(column, math.nan) for column in columns} for row in self.rows)
+
+
+def kept(path: str, storage: str = "local") -> SimpleNamespace:
+    """A checkpoint as Tune has it."""
+    return SimpleNamespace(path=path, filesystem=SimpleNamespace(type_name=storage))
 
 
 def panel(successes: int, episodes: int = 64, seconds: float = 1.0) -> dict[str, Any]:
@@ -72,7 +77,7 @@ def trial(number: int, lr: float, panels: list[int | None], objective: str = "pp
         metrics=metrics,
         config=config,
         path=f"/sweep/trial_ab_{number:05d}",
-        checkpoint=SimpleNamespace(path=f"/sweep/trial_ab_{number:05d}/checkpoint_000000") if panels else None,
+        checkpoint=kept(f"/sweep/trial_ab_{number:05d}/checkpoint_000000") if panels else None,
         error=error,
         metrics_dataframe=Frame(rows) if rows else None,
     )
@@ -149,3 +154,11 @@ def test_the_picture_is_svg_with_a_panel_for_the_curves_and_one_for_each_setting
     assert len(marks) == sum(len(result.curve) for result in played) + len(VARIED) * len(trained)
     numbers = [float(x) for x in re.findall(r'c[xy]="([-\d.]+)"', picture)]
     assert all(0 <= number <= 300 for number in numbers)
+
+
+@pytest.mark.parametrize(
+    ("storage", "shown"), [("local", "/b/trial/c"), ("s3", "s3://b/trial/c"), ("gcs", "gs://b/trial/c")]
+)
+def test_a_checkpoint_on_storage_is_shown_as_other_commands_take_it(storage: str, shown: str):
+    path = "/b/trial/c" if storage == "local" else "b/trial/c"
+    assert _place_of(kept(path, storage)) == shown
