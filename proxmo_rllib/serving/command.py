@@ -78,7 +78,7 @@ def words_for_vllm(served: Served) -> list[str]:
         settings |= {"enable-lora": True, "max-lora-rank": lora_room(served.adapter_rank)}
         settings["lora-modules"] = f"{POLICY}={served.adapter}"
     if is_cpu_wheel():
-        settings |= _ON_CPU | {"max-num-batched-tokens": prompt_tokens(sizes.max_model_len)}
+        settings |= {**_ON_CPU, "max-num-batched-tokens": prompt_tokens(sizes.max_model_len)}
     return [*_as_words(settings), *served.more]
 
 
