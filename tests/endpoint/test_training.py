@@ -58,6 +58,7 @@ def rooms_of(program: str) -> Any:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_react_loop_that_knows_nothing_of_us_is_trained(local_ray: None, tiny_policy: Path, tmp_path: Path):
     from ray.tune import register_env
 
