@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from proxmo_rllib.json_lines import iteration_of
 from proxmo_rllib.machine.disk import LineFile, in_mib, whole_lines, write_whole
+from proxmo_rllib.metrics_file import trials_in
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +117,8 @@ def record_of(run: Path) -> Path:
     for name in (NAME, NAME.removesuffix(".gz")):
         if (run / name).is_file():
             return run / name
+    if sweep := trials_in(run):
+        raise ValueError(sweep)
     missing = "such folder" if not run.exists() else f"{NAME} in it"
     raise ValueError(f"{run}: there is no record, no {missing}. A run writes it, unless record_groups=0.")
 

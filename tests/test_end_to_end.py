@@ -16,9 +16,9 @@ from ray.tune import register_env
 from env_wrappers.core import AnyText
 from env_wrappers.panels import Panel
 from proxmo_rllib import ProxMO, ProxMOConfig, activity
+from proxmo_rllib.metrics_file import flatten
 from proxmo_rllib.policies.loading import load_causal_lm
 from proxmo_rllib.record_file import NAME, record_lines
-from proxmo_rllib.training_run.progress import flatten
 from proxmo_rllib.types import Assignment
 from proxmo_rllib.viewer.run import ViewedRun
 

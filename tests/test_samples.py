@@ -10,8 +10,9 @@ import torch
 from proxmo_rllib.exact_stats import SAMPLE_SIZE, merge_samples, sample_of
 from proxmo_rllib.learner.loss_means import LossMeans
 from proxmo_rllib.learner.losses import TokenLoss
+from proxmo_rllib.metrics_file import flatten
 from proxmo_rllib.metrics_logger import LoggedMetrics
-from proxmo_rllib.training_run.progress import flatten, histograms
+from proxmo_rllib.training_run.progress import histograms
 
 
 def learner() -> LoggedMetrics:

@@ -12,10 +12,10 @@ Results to expect: see docs/sweeps.md.
 from __future__ import annotations
 
 from ray import tune
-from ray.tune.schedulers import PopulationBasedTraining
 from ray.tune.search import BasicVariantGenerator
 
 from proxmo_rllib.stopping import StopCriteria
+from proxmo_rllib.tuning.pbt import InPlacePBT
 from tuned_examples.quickstart_sweep import small_quickstart
 
 LR = tune.loguniform(1e-4, 3e-3)
@@ -28,7 +28,7 @@ tune_config = tune.TuneConfig(
     mode="max",
     num_samples=4,
     search_alg=BasicVariantGenerator(random_state=0),
-    scheduler=PopulationBasedTraining(
+    scheduler=InPlacePBT(
         time_attr="training_iteration",
         perturbation_interval=4,  # as often as the panel is played
         quantile_fraction=0.25,

@@ -17,54 +17,53 @@ from pathlib import Path
 from typing import Any
 
 from proxmo_rllib.diagnosis import RECENT, diagnose
-from proxmo_rllib.json_lines import iteration_of, read_object
-from proxmo_rllib.machine.disk import whole_lines
+from proxmo_rllib.json_lines import read_object
+from proxmo_rllib.metrics_file import metrics_of, newest_of_each_iteration, read_metrics, trials_in
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """Read and check the command line; exits with a message as argparse does."""
     parser = argparse.ArgumentParser(prog="proxmo diagnose", description="Say what is wrong with a run, in words.")
-    parser.add_argument("run", type=Path, metavar="RUN_DIR", help="a run's folder, or a metrics.jsonl")
+    parser.add_argument("run", type=Path, metavar="RUN_DIR", help="folder of a run or of a sweep's trial, or its file")
     parser.add_argument("--iteration", type=int, help="look at those up to it (default: the last)")
     parser.add_argument("--json", action="store_true", help="print a list of objects")
     return parser.parse_args(argv)
 
 
-def read_metrics(run: Path, last: int | None) -> Iterator[dict[str, Any]]:
+def rows_of(run: Path, last: int | None) -> Iterator[dict[str, Any]]:
     """The numbers of a run's iterations, oldest first.
 
     Args:
-        run: its folder, or its metrics.jsonl.
+        run: its folder, a trial's of a sweep, or the file of its metrics.
         last: iteration after which none is wanted.
 
     Raises:
         ValueError: there are none, or a line is damaged.
     """
-    file = run if run.is_file() else run / "metrics.jsonl"
+    file = metrics_of(run)
     if not file.is_file():
-        raise ValueError(f"{file}: there is no such file. Name the folder of a run, which `proxmo train` says.")
-    for number, line in enumerate(whole_lines(file), start=1):
-        where = f"{file}, line {number}"
-        if last is not None and iteration_of(line, where) > last:
-            continue
-        row = read_object(line, where)
-        for key, value in row.items():
+        what = trials_in(run) or f"{file}: there is no such file. Name the folder of a run, which `proxmo train` says."
+        raise ValueError(what)
+    rows = read_metrics(file)
+    for row in newest_of_each_iteration(row for row in rows if last is None or row.iteration <= last):
+        for key, value in row.numbers.items():
             if not isinstance(value, int | float | None):
-                raise ValueError(f"{where} is damaged: {key} is {value!r:.80}")
-        yield row
+                raise ValueError(f"{row.where} is damaged: {key} is {value!r:.80}")
+        yield dict(row.numbers)
 
 
 def read_settings(run: Path) -> dict[str, Any]:
-    """Those of the run; none where it did not write them."""
-    file = (run.parent if run.is_file() else run) / "config.json"
-    return read_object(file.read_bytes(), file) if file.is_file() else {}
+    """Those of the run, or, as Tune wrote them, of the trial; none where nothing wrote them."""
+    folder = run.parent if run.is_file() else run
+    files = (file for name in ("config.json", "params.json") if (file := folder / name).is_file())
+    return next((read_object(file.read_bytes(), file) for file in files), {})
 
 
 def main(argv: list[str]) -> int:
     """Say what is off; see the module's docstring."""
     arguments = parse(argv)
     try:
-        rows = list(read_metrics(arguments.run, arguments.iteration))
+        rows = list(rows_of(arguments.run, arguments.iteration))
         findings = diagnose(rows, read_settings(arguments.run))
     except ValueError as error:
         print(f"proxmo diagnose: {error}", file=sys.stderr)

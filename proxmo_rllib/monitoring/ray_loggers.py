@@ -1,8 +1,9 @@
 """TensorBoard, CSV and JSON by Ray's own loggers, for runs of `proxmo train` and for the trials of Tune.
 
-Written for Ray 2.60; touches Ray's private names. Two habits of Ray's are changed. Its CSV has the columns of the first
-result for ever, so that a panel that is played later is never in it, and a resumed run writes under other headings than
-its own. And a resumed run plays iterations again that are in the files already.
+Written for Ray 2.60; touches Ray's private names. Three habits of Ray's are changed. Its CSV has the columns of the
+first result for ever, so that a panel that is played later is never in it, and a resumed run writes under other
+headings than its own. A resumed run plays iterations again that are in the files already. And a trial that Tune starts
+again loses rows.
 """
 
 from __future__ import annotations
@@ -32,7 +33,23 @@ CSV_FILE = "progress.csv"
 JSON_FILE = "result.json"
 
 
-class CsvLogger(CSVLoggerCallback):  # type: ignore[misc]
+class _KeepsItsRows(LoggerCallback):  # type: ignore[misc]
+    """What is in the trial's file stays there when the trial is started again.
+
+    Ray's loggers take the copy in the sweep's storage in its place, which lacks what was written since it was last
+    brought up to date, up to five minutes: of a trial that PBT paused and started again, rows were gone.
+    """
+
+    def _restore_from_remote(self, file_name: str, trial: Any) -> None:
+        if not Path(trial.local_path, file_name).is_file():
+            super()._restore_from_remote(file_name, trial)
+
+
+class JsonLogger(_KeepsItsRows, JsonLoggerCallback):  # type: ignore[misc]
+    """Ray's, but for rows that it would lose."""
+
+
+class CsvLogger(_KeepsItsRows, CSVLoggerCallback):  # type: ignore[misc]
     """Ray's, with a column for every metric of any result. A list, such as a histogram's values, has none."""
 
     def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
@@ -81,7 +98,7 @@ def callbacks(names: Sequence[str], given: Sequence[Any] = ()) -> list[LoggerCal
 LOGGERS: Mapping[str, type[LoggerCallback]] = {
     "tensorboard": TensorBoardLogger,
     "csv": CsvLogger,
-    "json": JsonLoggerCallback,
+    "json": JsonLogger,
 }
 _RAYS: Mapping[str, type[LoggerCallback]] = {
     "tensorboard": TBXLoggerCallback,

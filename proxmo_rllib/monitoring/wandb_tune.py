@@ -11,9 +11,10 @@ from typing import Any
 from ray.air.integrations.wandb import WandbLoggerCallback
 from ray.tune.experiment import Trial
 
+from proxmo_rllib.metrics_file import flatten
 from proxmo_rllib.monitoring.wandb_run import STEP, WandbRun
 from proxmo_rllib.training_run.folder import readable_config
-from proxmo_rllib.training_run.progress import flatten, histograms
+from proxmo_rllib.training_run.progress import histograms
 
 
 class TuneWandbCallback(WandbLoggerCallback):  # type: ignore[misc]

@@ -14,10 +14,11 @@ from typing import Any, Protocol
 
 from proxmo_rllib import preemption
 from proxmo_rllib.machine.disk import DiskError
+from proxmo_rllib.metrics_file import flatten
 from proxmo_rllib.stopping import StopCriteria
 from proxmo_rllib.training_run.folder import RunFolder
 from proxmo_rllib.training_run.grace import Grace
-from proxmo_rllib.training_run.progress import PanelScore, Progress, flatten
+from proxmo_rllib.training_run.progress import PanelScore, Progress
 
 logger = logging.getLogger(__name__)
 

@@ -5,33 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import Any
 
 from proxmo_rllib.evaluation.intervals import wilson_interval
 from proxmo_rllib.exact_stats import HISTOGRAMS
-
-# Parts of a result that are no measurements.
-_LEFT_OUT = frozenset({"config", "done", "trial_id", "pid", "hostname", "node_ip", "date", "timestamp"})
-
-
-def flatten(result: Mapping[str, Any], prefix: str = "") -> dict[str, float | None]:
-    """The numbers of a nested result under keys like "env_runners/success_rate".
-
-    Args:
-        result: of `Algorithm.train`. What is no number is left out; a number that is not finite becomes None, since
-            JSON has none.
-        prefix: of the keys.
-    """
-    flat: dict[str, float | None] = {}
-    for key, value in result.items():
-        if not prefix and key in _LEFT_OUT:
-            continue
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}/")
-        elif not isinstance(value, bool) and isinstance(value, Real):
-            flat[f"{prefix}{key}"] = float(value) if math.isfinite(value) else None
-    return flat
+from proxmo_rllib.metrics_file import NOT_MEASURED
 
 
 def histograms(result: Mapping[str, Any], prefix: str = "") -> dict[str, Sequence[float]]:
@@ -45,7 +23,7 @@ def histograms(result: Mapping[str, Any], prefix: str = "") -> dict[str, Sequenc
     for key, value in result.items():
         if key == HISTOGRAMS:
             found |= {f"{prefix}{key}/{name}": values for name, values in value.items()}
-        elif isinstance(value, Mapping) and (prefix or key not in _LEFT_OUT):
+        elif isinstance(value, Mapping) and (prefix or key not in NOT_MEASURED):
             found |= histograms(value, f"{prefix}{key}/")
     return found
 

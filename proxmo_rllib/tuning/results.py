@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proxmo_rllib.machine.disk import write_whole
-from proxmo_rllib.training_run.progress import PanelScore, flatten
+from proxmo_rllib.metrics_file import flatten
+from proxmo_rllib.training_run.progress import PanelScore
 from proxmo_rllib.tuning.board import entry, rate, short, shown
 
 if TYPE_CHECKING:
@@ -94,12 +95,15 @@ def _curve(frame: Any) -> tuple[Point, ...]:
     columns = ("success_rate", "success_low", "success_high", "seconds")
     if any(f"evaluation/{name}" not in frame for name in columns):
         return ()
-    points, before = [], None
+    points: list[Point] = []
+    seen: set[tuple[float, ...]] = set()
     for _, row in frame.iterrows():
         panel = tuple(float(row[f"evaluation/{name}"]) for name in columns)
-        if all(math.isfinite(value) for value in panel) and panel != before:
+        while points and points[-1].iteration >= int(row["training_iteration"]):  # the trial went back to a checkpoint
+            points.pop()
+        if all(math.isfinite(value) for value in panel) and panel not in seen:
             points.append(Point(int(row["training_iteration"]), *panel[:3]))
-            before = panel
+            seen.add(panel)
     return tuple(points)
 
 
@@ -107,7 +111,11 @@ def _training(frame: Any) -> tuple[tuple[int, float], ...]:
     if "env_runners/success_rate" not in frame:
         return ()
     pairs = zip(frame["training_iteration"], frame["env_runners/success_rate"], strict=True)
-    return tuple((int(iteration), float(value)) for iteration, value in pairs if math.isfinite(float(value)))
+    newest: dict[int, float] = {}
+    for iteration, value in pairs:
+        newest = {earlier: rate for earlier, rate in newest.items() if earlier < iteration}  # it may have gone back
+        newest[int(iteration)] = float(value)
+    return tuple((iteration, value) for iteration, value in newest.items() if math.isfinite(value))
 
 
 def best_of(results: Sequence[TrialResult], mode: str | None = None) -> TrialResult | None:

@@ -6,8 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from proxmo_rllib.json_lines import iteration_of, read_object
-from proxmo_rllib.machine.disk import whole_lines
+from proxmo_rllib.metrics_file import OF_A_TRIAL, MetricsRow, newest_of_each_iteration, read_metrics
 
 #: What a point is called on the page: the metrics of its rate and of its 95% interval.
 _SERIES = {
@@ -20,28 +19,32 @@ def learning_curve(path: Path) -> tuple[dict[str, list[list[float]]], str | None
     """Success by iteration, as `[iteration, rate, low, high]`: of the training's episodes, and on the panel.
 
     Args:
-        path: of metrics.jsonl; without it there are no points.
+        path: of the metrics; without it there are no points.
 
     Returns:
         The points, and the damage that they stop before, if any: the line and what is wrong with it.
     """
+    rows, damage = _readable(path)
     curve: dict[str, list[list[float]]] = {name: [] for name in _SERIES}
-    if not path.is_file():
-        return curve, None
-    for number, line in enumerate(whole_lines(path), start=1):
-        where = f"{path}, line {number}"
-        try:
-            iteration, metrics = iteration_of(line, where), read_object(line, where)
-        except ValueError as error:
-            return (
-                curve,
-                f"{error}. The curve ends before it; `proxmo train FILE --resume RUN` drops what cannot be read.",
-            )
+    for row in newest_of_each_iteration(iter(rows)):
         for name, keys in _SERIES.items():
-            values = [metrics.get(key) for key in keys]
+            values = [row.numbers.get(key) for key in keys]
             if all(_is_finite(value) for value in values):
-                curve[name].append([float(iteration), *(float(value) for value in values if value is not None)])
-    return curve, None
+                curve[name].append([float(row.iteration), *(float(value) for value in values if value is not None)])
+    return curve, damage
+
+
+def _readable(path: Path) -> tuple[list[MetricsRow], str | None]:
+    """The rows before the first that is damaged, and what is wrong with it."""
+    rows: list[MetricsRow] = []
+    if not path.is_file():
+        return rows, None
+    try:
+        rows.extend(read_metrics(path))
+    except ValueError as error:
+        again = "`proxmo train FILE --resume RUN` drops what cannot be read."
+        return rows, f"{error}. The curve ends before it" + ("." if path.name == OF_A_TRIAL else f"; {again}")
+    return rows, None
 
 
 def _is_finite(value: Any) -> bool:

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from proxmo_rllib.json_lines import read_episode
+from proxmo_rllib.metrics_file import metrics_of
 from proxmo_rllib.record_file import Block, blocks, read_block, record_of
 from proxmo_rllib.viewer.credit import credit_of_group
 from proxmo_rllib.viewer.curve import learning_curve
-
-_METRICS = "metrics.jsonl"
 
 
 @dataclass(slots=True)
@@ -80,7 +79,7 @@ class ViewedRun:
         Args:
             wanted: says which groups; all if None.
         """
-        curve, curve_damage = learning_curve(self.record.with_name(_METRICS))
+        curve, curve_damage = learning_curve(metrics_of(self.record.parent))
         with self._lock:
             groups = [group for group in self.groups if wanted is None or wanted(group)]
             damage = [words for words in (self.damage, curve_damage) if words is not None]

@@ -14,6 +14,7 @@ BUILT_IN = [
     "dr_grpo",
     "rloo",
     "gigpo",
+    "hgpo",
     "reinforce_plus_plus_baseline",
     "maxrl",
 ]
@@ -152,3 +153,60 @@ def test_the_penalty_never_reaches_the_episode_advantage(small_table):
         assert fined.episode.tolist() == plain.episode.tolist()
         assert fined.success_rate == plain.success_rate
         assert not np.allclose(fined.returns, plain.returns)
+
+
+def test_hgpo_compares_turns_with_ever_more_history_in_common():
+    """By hand: mug after drawer twice, mug after shelf once; returns of the mugs 1, 0 and 1."""
+    table = TurnTable(
+        group=[0] * 6,
+        episode=[0, 0, 1, 1, 2, 2],
+        reward=[0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
+        success=[True, True, False, False, True, True],
+        anchor=["drawer", "mug", "drawer", "mug", "shelf", "mug"],
+    )
+    total = estimate_advantages(table, "hgpo", gamma=1.0, normalization="mean").total
+    # k=1: 1 - 2/3 and 0 - 2/3, weight 2; k=2, drawer and mug: 1 - 1/2 and 0 - 1/2, weight 3; the shelf is alone.
+    mugs = [(2 * 1 / 3 + 3 * 1 / 2) / 5, (2 * -2 / 3 + 3 * -1 / 2) / 5, 1 / 3]
+    assert total[1::2] == pytest.approx(mugs)
+    assert total[::2] == pytest.approx([0.5, -0.5, 0.0])  # no history yet
+    without = estimate_advantages(table, "hgpo", gamma=1.0, normalization="mean", history=0).total
+    assert without[1::2] == pytest.approx([1 / 3, -2 / 3, 1 / 3])
+    # Two values divided by their std, without Bessel's correction, are 1 and -1.
+    divided = estimate_advantages(table, "hgpo", gamma=1.0, history_exponent=0.0).total
+    assert divided[1] == pytest.approx((1 / 3 / np.sqrt(2 / 9) + 1) / 2, abs=1e-4)
+
+
+@pytest.mark.parametrize("history", [0, 1, 3])
+@pytest.mark.parametrize("normalization", ["mean", "mean_std"])
+def test_hgpo_is_what_a_loop_over_all_turns_finds(history, normalization):
+    rng = np.random.default_rng(history)
+    lengths = rng.integers(1, 7, size=24)
+    episode = np.repeat(np.arange(24), lengths)
+    table = TurnTable(
+        group=episode // 8,
+        episode=episode,
+        reward=rng.choice([0.0, 1.0], size=len(episode)),
+        success=np.repeat(rng.random(24) < 0.5, lengths),
+        anchor=[f"room {place}" for place in rng.integers(0, 3, size=len(episode))],
+    )
+    advantages = estimate_advantages(table, "hgpo", history=history, normalization=normalization)
+    seen: dict[int, list[str]] = {}
+    past: list[list[str]] = []
+    for who, anchor in zip(episode, table.anchor, strict=True):
+        seen.setdefault(who, []).append(anchor)
+        past.append(list(seen[who]))
+    for turn, values in enumerate(past):
+        total = weights = 0.0
+        for k in range(1, min(history + 1, len(values)) + 1):
+            same = [
+                advantages.returns[other]
+                for other, others in enumerate(past)
+                if episode[other] // 8 == episode[turn] // 8 and others[-k:] == values[-k:] and len(others) >= k
+            ]
+            relative = advantages.returns[turn] - np.mean(same)
+            if len(same) == 1 or abs(relative) < 1e-12:
+                continue
+            relative /= np.std(same) + 1e-6 if normalization == "mean_std" else 1.0
+            total += (k + 1) * relative
+            weights += k + 1
+        assert advantages.total[turn] == pytest.approx(total / weights if weights else 0.0, abs=1e-9)

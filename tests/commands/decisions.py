@@ -42,6 +42,7 @@ _AGAIN = "proxmo eval results/textcraft"
 
 _NOISE = "it takes an hour or more; python -m benchmarks.objectives is the same on a toy"
 _RESUMED = "it goes on with a sweep that was interrupted; tests/tuning kills one and types it"
+_AUDIT = "it takes half an hour; tests/benchmarks/evidence types a short one, and computes a cell anew"
 _FAULTS = "it takes hours, or reads what took hours; tests/benchmarks types shorter ones"
 
 _INIT = "it trains for minutes; `proxmo train guess`, which is typed, is the same"
@@ -328,6 +329,8 @@ DECISIONS: dict[str, Typed | str] = {
     "python -m benchmarks.staleness --output staleness.jsonl": _STALENESS,
     "python -m benchmarks.staleness --output staleness.jsonl --staleness 0 1 --seeds 0 --iterations 40": _STALENESS,
     "python -m benchmarks.staleness --output staleness.jsonl --into docs/asynchrony.md": _STALENESS,
+    "python -m benchmarks.evidence.audit": _AUDIT,
+    "python -m benchmarks.evidence.audit --page": _AUDIT,
     "python -m benchmarks.advantages": Typed("proxmo", 300, "slow"),
     "python -m benchmarks.advantages --million": Typed("1,000,000", 300, "slow"),
     "python -m benchmarks.gpu --output gpu.jsonl --minutes 10": _ON_A_GPU,

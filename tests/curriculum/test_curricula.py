@@ -225,7 +225,7 @@ class TestDynamicSampling:
     def test_by_advantage_is_whether_the_estimator_has_something_to_say(self, config, make_group, estimator, group):
         config.training(advantage_estimator=estimator).curriculum(dynamic_sampling="advantage")
         outcome = TaskSampler.of(config, TASKS).judge(ASSIGNMENT, make_group(ASSIGNMENT, **GROUPS[group]))
-        has_steps = estimator.startswith(("proxmo", "gigpo"))
+        has_steps = estimator.startswith(("proxmo", "gigpo", "hgpo"))
         expected = {
             "mixed": True,
             "all fail": False,

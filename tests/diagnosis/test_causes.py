@@ -17,9 +17,9 @@ from proxmo_rllib.advantages import ESTIMATORS
 from proxmo_rllib.cli.diagnose import main
 from proxmo_rllib.diagnosis import diagnose
 from proxmo_rllib.learner.advantages_connector import ProxMOAdvantages
+from proxmo_rllib.metrics_file import flatten
 from proxmo_rllib.metrics_logger import LoggedMetrics
 from proxmo_rllib.rollouts.sampling_metrics import log_groups
-from proxmo_rllib.training_run.progress import flatten
 from proxmo_rllib.types import Episode, Group, Status, Turn
 
 LEARNER = "learners/default_policy/"

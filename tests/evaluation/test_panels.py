@@ -9,8 +9,8 @@ import pytest
 
 from env_wrappers.panels import Panel
 from proxmo_rllib.evaluation import PanelResult, panel_assignments, summarise, wilson_interval
+from proxmo_rllib.metrics_file import flatten
 from proxmo_rllib.training_run import PanelScore
-from proxmo_rllib.training_run.progress import flatten
 from proxmo_rllib.types import Episode, Group, Status, Turn
 
 PANEL = Panel("test", 1, "env_wrappers/ALFWorld-v0", {}, ("a", "b", "c"))

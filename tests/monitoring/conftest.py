@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from proxmo_rllib.metrics_file import flatten
 from proxmo_rllib.training_run import RunFolder
-from proxmo_rllib.training_run.progress import PanelScore, Progress, flatten
+from proxmo_rllib.training_run.progress import PanelScore, Progress
 from tests.viewer.conftest import lines_of, play
 
 OUTCOMES = ("success", "failure", "truncated", "success")

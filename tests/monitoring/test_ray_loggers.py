@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import re
+import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +14,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pyarrow.fs import LocalFileSystem
 
-from proxmo_rllib.monitoring.ray_loggers import LOGGERS, CsvLogger, RayLoggers
+from proxmo_rllib.monitoring.ray_loggers import LOGGERS, CsvLogger, RayLoggers, callbacks
 from proxmo_rllib.training_run import RunFolder
 from tests.monitoring.conftest import begin, iterate, result_of
 
@@ -154,6 +157,35 @@ def test_a_trial_of_tune_has_a_column_for_what_comes_later_too(tmp_path: Path):
         {"training_iteration": "1", "evaluation/success_rate": ""},
         {"training_iteration": "2", "evaluation/success_rate": "0.5"},
     ]
+
+
+@pytest.mark.parametrize("name", ["json", "csv"])
+@pytest.mark.parametrize("stored", ["older", "only"])
+def test_a_trial_that_tune_starts_again_keeps_the_rows_that_its_storage_lacks(tmp_path: Path, name: str, stored: str):
+    """Ray's own loggers take what is stored, as old as it may be."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    storage = SimpleNamespace(trial_fs_path=str(there), storage_filesystem=LocalFileSystem())
+    trial: Any = type("Trial", (), {"init_local_path": lambda self: None})()
+    trial.__dict__.update(local_path=str(here), checkpoint=None, storage=storage, config={}, evaluated_params={})
+    file = here / {"json": "result.json", "csv": "progress.csv"}[name]
+    (logger,) = callbacks([name])
+    logger.on_trial_start(0, [trial], trial)
+    for iteration in (1, 2, 3):
+        logger.on_trial_result(iteration, [trial], trial, {"training_iteration": iteration})
+        if iteration == 1 or stored == "only":
+            shutil.copy(file, there)  # as Tune does every five minutes
+    logger.on_trial_complete(3, [trial], trial)
+    if stored == "only":  # the sweep was gone on with, on another machine
+        shutil.rmtree(here)
+        here.mkdir()
+    trial.checkpoint = "one"
+    (again,) = callbacks([name])
+    again.on_trial_start(3, [trial], trial)
+    again.on_trial_result(4, [trial], trial, {"training_iteration": 4})
+    again.on_trial_complete(4, [trial], trial)
+    assert re.findall(r"^\D*(\d)\D*$", file.read_text(), re.M) == ["1", "2", "3", "4"]
 
 
 def test_the_command_line_knows_the_same_loggers():

@@ -8,8 +8,8 @@ import math
 import numpy as np
 import pytest
 
+from proxmo_rllib.metrics_file import flatten
 from proxmo_rllib.training_run import PanelScore, Progress
-from proxmo_rllib.training_run.progress import flatten
 
 RESULT = {
     "training_iteration": 3,

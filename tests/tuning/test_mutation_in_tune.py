@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,13 @@ import pytest
 import ray
 from ray import tune
 from ray.rllib.core import DEFAULT_MODULE_ID
-from ray.tune.schedulers import PopulationBasedTraining
 
 from proxmo_rllib import ProxMO, ProxMOConfig, StopCriteria
+from proxmo_rllib.monitoring import ray_loggers
+from proxmo_rllib.tuning.pbt import InPlacePBT
 from proxmo_rllib.tuning.trial import trial_class, trial_folder
+
+LRS = [1e-3, 2e-3]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -52,12 +56,20 @@ def _moments(learner: Any) -> float:
     return float(sum(s["exp_avg"].double().abs().sum() for s in optimizer.state.values()))
 
 
+def in_force(learner: Any) -> tuple[int, float, float, float]:
+    """A learner's process, and lr, step_weight and entropy_coef as it has them."""
+    (optimizer,) = learner._optimizer_parameters
+    weight = learner._learner_connector.connectors[-2]._settings["step_weight"]
+    return os.getpid(), optimizer.param_groups[0]["lr"], weight, learner._policy_loss.entropy_coef
+
+
 def tuner(config: ProxMOConfig, folder: Path, iterations: int, **how: Any) -> tune.Tuner:
     run_config = tune.RunConfig(
         name="sweep",
         storage_path=str(folder),
         checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=True),
         verbose=0,
+        callbacks=ray_loggers.callbacks(["json"]),  # of `proxmo tune`; Tune's own lose rows
     )
     stop = StopCriteria(iterations=iterations)
     return tune.Tuner(
@@ -104,21 +116,57 @@ def test_a_run_that_takes_over_another_goes_on_in_its_own_processes(
         algorithm.stop()
 
 
-def test_pbt_changes_a_running_trial(local_ray: None, config: ProxMOConfig, tmp_path: Path):
-    lrs, weights, entropies = [1e-3, 2e-3], [0.5, 4.0], [0.01, 0.2]
-    config.training(lr=tune.grid_search(lrs), step_weight=0.5, entropy_coef=0.01)
-    pbt = PopulationBasedTraining(
+@pytest.mark.parametrize("num_learners", [1, 2])
+def test_settings_change_in_each_learners_process(
+    local_ray: None, config: ProxMOConfig, tmp_path: Path, num_learners: int
+):
+    config.learners(num_learners=num_learners, num_cpus_per_learner=0.25)
+    config.training(lr=1e-3, step_weight=0.5, entropy_coef=0.01)
+    algorithm: Any = ProxMO(config=config.copy(copy_frozen=False))
+
+    def told() -> list[tuple[int, float, float, float]]:
+        return [one.get() for one in algorithm.learner_group.foreach_learner(in_force)]
+
+    try:
+        algorithm.train()
+        before = told()
+        checkpoint = algorithm.save_to_path(str(tmp_path / "donor"))
+        config.training(lr=4e-3, step_weight=4.0, entropy_coef=0.2)
+        assert algorithm.reset(config.to_dict())
+        algorithm.restore_from_path(checkpoint)
+        result = algorithm.train()
+        after = told()
+    finally:
+        algorithm.stop()
+    processes = [{pid for pid, *_ in one} for one in (before, after)]
+    assert processes[0] == processes[1]
+    assert len(processes[0]) == num_learners
+    assert {one[1:] for one in after} == {(4e-3, 4.0, 0.2)}
+    assert result["learners"][DEFAULT_MODULE_ID]["default_optimizer_learning_rate"] == pytest.approx(4e-3)
+    assert result["weight_transfer_error"] < 1e-4
+
+
+def population(synch: bool) -> InPlacePBT:
+    return InPlacePBT(
         time_attr="training_iteration",
         perturbation_interval=2,
         quantile_fraction=0.5,
         resample_probability=0.0,
-        hyperparam_mutations={"lr": [*lrs, 4e-3], "step_weight": weights, "entropy_coef": entropies},
-        synch=True,  # the trials wait for each other, so that who is the donor does not depend on the machine
+        hyperparam_mutations={"lr": [*LRS, 4e-3], "step_weight": [0.5, 4.0], "entropy_coef": [0.01, 0.2]},
+        synch=synch,
     )
-    results = tuner(config, tmp_path, 4, metric="seen/score", mode="max", scheduler=pbt).fit()
+
+
+def processes(rows: list[dict[str, Any]]) -> set[tuple[int, int]]:
+    return {(row["trial_process"], row["engine"]) for row in rows}
+
+
+def test_pbt_changes_running_trials_that_wait_for_each_other(local_ray: None, config: ProxMOConfig, tmp_path: Path):
+    config.training(lr=tune.grid_search(LRS), step_weight=0.5, entropy_coef=0.01)
+    results = tuner(config, tmp_path, 4, metric="seen/score", mode="max", scheduler=population(synch=True)).fit()
     assert not results.errors
     worse, better = sorted(results, key=lambda result: rows(result)[0]["lr"])
-    assert [rows(one)[0]["lr"] for one in (worse, better)] == lrs
+    assert [rows(one)[0]["lr"] for one in (worse, better)] == LRS
     first, last = rows(worse)[:2], rows(worse)[2:]
     donor = rows(better)[1]
     # The settings are the donor's, a step to the left or right in each list, and the processes have them.
@@ -128,15 +176,28 @@ def test_pbt_changes_a_running_trial(local_ray: None, config: ProxMOConfig, tmp_
     # The weights' and the optimizer's state are the donor's, not what the trial had.
     assert last[0]["moments_before"] == pytest.approx(donor["moments_after"], rel=1e-12)
     assert last[0]["moments_before"] != pytest.approx(first[1]["moments_after"], rel=1e-6)
-    # Processes go on. Trials that are paused may change places, or share one; which Tune keeps depends on its timing.
-    before = {(row["trial_process"], row["engine"]) for one in results for row in rows(one)[:2]}
-    after = {(row["trial_process"], row["engine"]) for one in results for row in rows(one)[2:]}
-    assert after & before
+    # Processes go on. Trials may change places, or share one where the other was slow to start.
+    halves = [[row for one in results for row in rows(one)[half]] for half in (slice(2), slice(2, 4))]
+    assert processes(halves[1]) <= processes(halves[0])
     # What the iteration reports was measured with the new settings.
     learned = worse.metrics["learners"][DEFAULT_MODULE_ID]
     assert learned["default_optimizer_learning_rate"] == pytest.approx(worse.config["lr"])
     assert worse.metrics["policy_version"] == 4
     assert worse.metrics["weight_transfer_error"] < 1e-4
+
+
+def test_pbt_changes_a_trial_that_waits_for_none_in_its_own_processes(
+    local_ray: None, config: ProxMOConfig, tmp_path: Path
+):
+    config.training(lr=tune.grid_search(LRS), step_weight=0.5, entropy_coef=0.01)
+    results = tuner(config, tmp_path, 8, metric="seen/score", mode="max", scheduler=population(synch=False)).fit()
+    assert not results.errors
+    assert any(len({row["lr"] for row in rows(one)}) > 1 for one in results)
+    for one in results:
+        assert len(processes(rows(one))) == 1
+        # It goes on behind the other's checkpoint, which may be before or behind its own place; no row is lost.
+        places = [0, *(row["iteration"] for row in rows(one))]
+        assert all(after == before + 1 or after % 2 for before, after in itertools.pairwise(places))
 
 
 def test_a_trial_after_another_begins_anew_around_the_engines_that_run(

@@ -94,6 +94,15 @@ def test_the_panels_that_were_played_and_no_others_are_the_curve():
     assert len(first.training) == 4
 
 
+def test_iterations_that_a_trial_played_again_count_once():
+    one = trial(0, 1e-4, [None, 20, None, 30])
+    again = {**one.metrics_dataframe.rows[2], "env_runners/success_rate": 0.9}
+    one.metrics_dataframe.rows.append(again)
+    (result,) = read_results([one], VARIED, None)
+    assert [point.iteration for point in result.curve] == [2]
+    assert result.training == ((1, 0.1), (2, 0.2), (3, 0.9))
+
+
 def test_the_best_is_that_of_the_metric_and_who_may_equal_it_is_counted():
     results = read_results(GRID, VARIED, "evaluation/success_rate")
     best = best_of(results, "max")

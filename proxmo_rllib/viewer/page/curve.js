@@ -6,7 +6,7 @@ function drawCurve(curve, iteration) {
   const section = document.getElementById("curve");
   const all = [...curve.training, ...curve.panel];
   if (!all.length) {
-    section.replaceChildren(make("p", "soft", "There is no learning curve: no metrics.jsonl with a success rate lies beside the record."));
+    section.replaceChildren(make("p", "soft", "There is no learning curve: no metrics with a success rate lie beside the record."));
     return;
   }
   const width = Math.max(300, section.clientWidth - 32);
