@@ -49,6 +49,10 @@ def opens_a_browser(item: pytest.Item) -> bool:
     return item.get_closest_marker("browser") is not None
 
 
+def needs_another_program(item: pytest.Item) -> bool:
+    return item.get_closest_marker("others") is not None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Outside of CI, leave out the tests whose data or engine this machine lacks, and say so; in CI they fail."""
     notes: list[str] = []
@@ -58,6 +62,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         missing.append((types_a_long_command, "type long commands: `make test-commands` runs them"))
     if "browser" not in config.option.markexpr:
         missing.append((opens_a_browser, "open a browser: `make test-browser` runs them"))
+    if "others" not in config.option.markexpr:
+        missing.append((needs_another_program, "need another program: `make test-others` installs and runs them"))
     if not IN_CI and not SHARED.is_dir():
         missing.append((needs_shared, f"need the recorded data: no folder {SHARED}; set $PROXMO_SHARED"))
     if not IN_CI and importlib.util.find_spec("fast_downward") is None:

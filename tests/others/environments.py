@@ -1,6 +1,6 @@
 """Runs the tests that need another program, each in an environment of its own: what they pin excludes each other.
 
-python tests/others/environments.py .venv [NAME ...]     # trl, verl, openenv, verifiers; all of them by default
+python tests/others/environments.py .venv [NAME ...]     # trl, verl, openenv, verifiers, s3; all by default
 
 An environment lies beside the given one and uses what is installed there, so that little is downloaded.
 """
@@ -15,6 +15,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 #: Packages and tests of each. verl's pins exclude this project's, so it comes without what it asks for.
 ENVIRONMENTS = {
+    # A server for runs on storage; it asks for an older python-dateutil than Ray does.
+    "s3": (["moto[s3,server]>=5"], ["../storage"]),
     "trl": (["trl==1.16.*", "datasets>=4"], ["test_trl.py", "test_datasets.py"]),
     "openenv": (["openenv>=0.10,<0.11"], ["test_openenv.py"]),
     "verifiers": (["verifiers>=0.4,<0.5", "uv"], ["test_verifiers.py"]),

@@ -100,7 +100,6 @@ def write_gguf(path: Path, cut: str = "smollm") -> Any:
 @pytest.fixture
 def written(tmp_path: Path) -> tuple[Any, Path]:
     """The model of a file, and the folder that was made of it."""
-    pytest.importorskip("gguf", reason="reads and writes GGUF files; pip install gguf")
     lm = write_gguf(tmp_path / "tiny.gguf")
     folder = tmp_path / "models" / "tiny"
     assert main(["from-gguf", str(tmp_path / "tiny.gguf"), "--output", str(folder)]) == 0
@@ -133,7 +132,6 @@ def test_its_tokens_are_llama_cpps(written: tuple[Any, Path]) -> None:
 
 
 def test_a_tokenizer_that_is_not_known_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("gguf", reason="reads and writes GGUF files; pip install gguf")
     write_gguf(tmp_path / "other.gguf", cut="llama-bpe")
     assert main(["from-gguf", str(tmp_path / "other.gguf"), "--output", str(tmp_path / "model")]) == 1
     assert "'llama-bpe' before it, and known here are 'gpt2' with 'gpt-2', 'smollm'" in capsys.readouterr().err
@@ -142,7 +140,6 @@ def test_a_tokenizer_that_is_not_known_is_refused(tmp_path: Path, capsys: pytest
 
 @pytest.mark.parametrize("keep", [0, 3, 2000, -1])
 def test_a_damaged_file_is_said_to_be_one(keep: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("gguf", reason="reads and writes GGUF files; pip install gguf")
     write_gguf(tmp_path / "whole.gguf")
     file = tmp_path / "short.gguf"
     file.write_bytes((tmp_path / "whole.gguf").read_bytes()[:keep])

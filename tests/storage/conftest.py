@@ -1,8 +1,9 @@
-"""A real S3 server on loopback, where moto is installed."""
+"""A real S3 server on loopback: moto's, which `make test-others ARGS=s3` installs."""
 
 from __future__ import annotations
 
 import http.client
+import importlib.util
 import os
 import socket
 import subprocess
@@ -18,7 +19,8 @@ BUCKET = "bucket"
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
     """Its address; a bucket is there."""
-    pytest.importorskip("moto.server", reason="moto[server] is not installed", exc_type=ImportError)
+    if importlib.util.find_spec("moto") is None:
+        pytest.fail("moto is not installed: make test-others ARGS=s3")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

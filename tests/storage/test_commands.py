@@ -197,7 +197,7 @@ def proxmo(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("kind", ["file", "s3"])
+@pytest.mark.parametrize("kind", ["file", pytest.param("s3", marks=pytest.mark.others)])
 def test_a_run_on_storage_is_killed_gone_on_with_and_evaluated(
     kind, request, tmp_path, cache, repository, quickstart_policy
 ):

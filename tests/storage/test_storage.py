@@ -39,7 +39,8 @@ def save(run: RunFolder, iteration: int, content: str = "weights", keep: int = 3
     run.save_checkpoint(iteration, write, keep)
 
 
-@pytest.fixture(params=["file", "local", "s3"])  # pyarrow's; fsspec's, which pyarrow does not know; an S3 server
+# pyarrow's; fsspec's, which pyarrow does not know; an S3 server
+@pytest.fixture(params=["file", "local", pytest.param("s3", marks=pytest.mark.others)])
 def uri(request, tmp_path: Path) -> str:
     if request.param == "s3":
         return f"{request.getfixturevalue('s3')}/mine"
@@ -190,6 +191,7 @@ def test_a_place_that_cannot_be_used_is_refused_in_words(uri, words):
     assert uri in str(refused.value)
 
 
+@pytest.mark.others
 def test_a_bucket_that_is_not_there_and_credentials_that_are_missing_are_said(s3, monkeypatch):
     with pytest.raises(StorageError, match="there is no such bucket; make it, or name another"):
         open_place("s3://no-such-bucket/x").check_writable()

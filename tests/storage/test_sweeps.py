@@ -42,7 +42,7 @@ stop = StopCriteria(iterations={iterations})
 ITERATIONS = 6
 
 
-@pytest.mark.parametrize("kind", ["file", "s3"])
+@pytest.mark.parametrize("kind", ["file", pytest.param("s3", marks=pytest.mark.others)])
 def test_an_interrupted_sweep_goes_on_from_storage_elsewhere(kind, request, tmp_path, tiny_policy, monkeypatch):
     there = f"file://{tmp_path}/there" if kind == "file" else request.getfixturevalue("s3")
     monkeypatch.setenv("PROXMO_RUNS", there)
