@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,6 +131,10 @@ async def _serve(arguments: argparse.Namespace, config: ProxMOConfig) -> None:
         capture = Capture(engine, chat, arguments.output, limits, arguments.temperature)
         server = EndpointServer(arguments.host, arguments.port, token, arguments.model_name, capture.open)
         try:
+            # As Ctrl-C does: a process that is ended otherwise leaves vLLM's behind.
+            task = asyncio.current_task()
+            assert task is not None, "this is a coroutine"
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
             _say(arguments, server, made=TOKEN_VARIABLE not in os.environ)
             with contextlib.suppress(asyncio.CancelledError):
                 await capture.watch(server)
