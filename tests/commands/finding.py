@@ -18,7 +18,7 @@ MODULES = (
     "docs/figures/*.py",
 )
 #: First words of a command; an assignment such as NAME=value may stand before them.
-PROGRAMS = "proxmo|make|python|pip|ray|kubectl|sbatch|bash|alfworld-download"
+PROGRAMS = "echo|proxmo|make|python|pip|ray|kubectl|sbatch|bash|alfworld-download"
 _COMMAND = re.compile(rf"^(?:[A-Z_]+=\S+ )*(?:{PROGRAMS})(?= (?!=))")
 # What a sentence calls a command by: its name, without what has to be typed after it.
 _NAME = re.compile(r"^(?:proxmo (?!doctor)[\w-]+|proxmo doctor --env|proxmo train --dry-run|ray job submit)$")

@@ -17,7 +17,7 @@ from proxmo_rllib import ProxMOConfig
 from proxmo_rllib.endpoint import AgentEpisode, Outcome, OutsideAgent
 from proxmo_rllib.inference.engine import EngineConfig, build_engine
 from proxmo_rllib.learner import GroupedTrainingData
-from proxmo_rllib.rollouts import TextEnvRunner
+from proxmo_rllib.rollouts.env_runner import TextEnvRunner
 from proxmo_rllib.types import Assignment, Completion, SamplingParams
 
 GROUPS, SIZE = 2, 4

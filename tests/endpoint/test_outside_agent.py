@@ -17,7 +17,7 @@ import pytest
 
 from proxmo_rllib import ProxMOConfig
 from proxmo_rllib.endpoint import AgentEpisode, Outcome, OutsideAgent
-from proxmo_rllib.rollouts import TextEnvRunner
+from proxmo_rllib.rollouts.env_runner import TextEnvRunner
 from proxmo_rllib.rollouts.environments import check_first_prompt, make_text_env, split_tasks
 from proxmo_rllib.types import Assignment, Completion, SamplingParams, Status
 from tests.endpoint.conftest import completion
