@@ -90,12 +90,12 @@ def test_a_sweep_writes_what_it_is_told_and_always_what_tune_reads(monkeypatch: 
         config = ProxMOConfig().training(psc_beta=tune.grid_search([0.0, 0.1]))
         return [type(one).__name__ for one in monitoring.for_trials(asked, config)]
 
-    everything = ["TensorBoardLogger", "CsvLogger", "JsonLoggerCallback"]
+    everything = ["TensorBoardLogger", "CsvLogger", "JsonLogger"]
     assert names(monitoring.NOTHING) == everything
     assert names(Monitoring(project="p")) == [*everything, "TuneWandbCallback"]
     assert "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS" not in os.environ
     own = monitoring.for_trials(monitoring.NOTHING, ProxMOConfig(), given=[CSVLoggerCallback()])
-    assert [type(one).__name__ for one in own] == ["TensorBoardLogger", "JsonLoggerCallback"]
+    assert [type(one).__name__ for one in own] == ["TensorBoardLogger", "JsonLogger"]
     monkeypatch.setenv("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "0")
     assert names(Monitoring(loggers=("csv",))) == everything[1:]
     assert os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] == "1"
