@@ -85,7 +85,7 @@ class Place:
     def read(self) -> bytes | None:
         """What is in the file; None if there is none."""
         try:
-            with self.filesystem.open_input_stream(self.path) as file:
+            with self.filesystem.open_input_stream(self.path, compression=None) as file:
                 return bytes(file.read())
         except (FileNotFoundError, NotADirectoryError):
             return None
@@ -97,7 +97,7 @@ class Place:
         part = target.with_name(target.name + ".part")
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with self.filesystem.open_input_stream(self.path) as source, part.open("wb") as file:
+            with self.filesystem.open_input_stream(self.path, compression=None) as source, part.open("wb") as file:
                 while chunk := source.read(_CHUNK):
                     file.write(chunk)
         except OSError as error:
@@ -128,7 +128,7 @@ class Place:
         try:
             if not whole_by_itself:
                 self.filesystem.create_dir(self.path.rpartition("/")[0], recursive=True)
-            with self.filesystem.open_output_stream(part) as file:
+            with self.filesystem.open_output_stream(part, compression=None) as file:
                 for chunk in chunks:
                     file.write(chunk)
             if part != self.path:

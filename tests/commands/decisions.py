@@ -24,7 +24,7 @@ class Typed:
     trained: bool = False  # whether RUN has to be a run with a checkpoint, not a record alone
 
 
-_OTHERS = "it needs another program; `make test-others` installs it, and tests/others does what the command does"
+_OTHERS = "it needs another program, which `make test-others` installs; tests/others does with it what the command does"
 GAMES = "data/alfworld"  # a copy of the recorded official games
 PRODUCTS = "data/webshop"
 _JSON = r'"success_after": 0\.\d+.*"iterations": \d+'

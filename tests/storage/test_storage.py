@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
@@ -70,6 +71,21 @@ def test_a_run_that_is_sent_and_fetched_is_the_same_run(run, uri, tmp_path):
     earlier, name = run_of(open_place(f"{uri}/checkpoints/iteration_000020"))
     assert weights(fetch_run(earlier, tmp_path / "earlier", checkpoint=name)) == "weights 20"
     assert run_of(open_place(f"{uri}/checkpoints/latest"))[1] is None
+
+
+@pytest.mark.parametrize("name", ["episodes.jsonl.gz", "config.bz2", "plain"])
+def test_files_are_there_byte_by_byte_whatever_their_names_end_in(uri, tmp_path, name):
+    """pyarrow unpacks a file that is called .gz, and packs one that it writes, unless it is told not to."""
+    content = gzip.compress(b"an episode\n") if name.endswith(".gz") else b"an episode\n"
+    (tmp_path / name).write_bytes(content)
+    place = open_place(uri).below(name)
+    place.upload(tmp_path / name)
+    assert open_place(uri).files() == {name: len(content)}
+    assert place.read() == content
+    place.download(tmp_path / "back" / name)
+    assert (tmp_path / "back" / name).read_bytes() == content
+    place.write(content)
+    assert place.read() == content
 
 
 def test_a_run_that_goes_on_from_an_earlier_checkpoint_forgets_its_future_there_too(run, uri, tmp_path):
