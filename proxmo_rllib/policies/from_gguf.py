@@ -76,10 +76,10 @@ def write_from_gguf(source: Path, target: Path) -> str:
     split = _pre_tokenizer(source, _fields(source))
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    where: dict[str, Any] = {"gguf_file": source.name, "trust_remote_code": False}
-    tokenizer = AutoTokenizer.from_pretrained(source.parent, **where)
+    where: dict[str, Any] = {"gguf_file": source.name}
+    tokenizer = AutoTokenizer.from_pretrained(source.parent, trust_remote_code=False, **where)
     tokenizer.backend_tokenizer.pre_tokenizer = split()
-    loaded = AutoModelForCausalLM.from_pretrained(source.parent, dtype="float32", **where)
+    loaded = AutoModelForCausalLM.from_pretrained(source.parent, dtype="float32", trust_remote_code=False, **where)
     # A model that was read from GGUF refuses to be saved, as quantised. Its weights are not, and go into another.
     config = loaded.config
     del config.quantization_config
