@@ -21,10 +21,11 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 ROW_BY_ROW = "row_by_row"
-# MKL has other kernels, which sum in another order, for a matrix product of few rows, and for the rows that are left over
-# when it is divided among threads and blocks. Measured with 1 to 4 threads: on an AMD CPU multiples of four give a row
-# the same bits; on an Intel one with AVX-512 products of 4, 8 and 12 rows are others than those of more, and multiples
-# of sixteen are alike. With several threads Intel's MKL divides long sums too (1,536 of them, at 64 rows and more).
+# MKL has other kernels, which sum in another order, for a matrix product of few rows, and for the rows that are left
+# over when it is divided among threads and blocks. Measured with 1 to 4 threads: on an AMD CPU multiples of four give a
+# row the same bits; on an Intel one with AVX-512 products of 4, 8 and 12 rows are others than those of more, and
+# multiples of sixteen are alike. With several threads Intel's MKL divides long sums too (of 1,536 products, at 64 rows
+# and more).
 BLOCK = 16
 
 _padding: ContextVar[Sequence[int] | None] = ContextVar("padding", default=None)
