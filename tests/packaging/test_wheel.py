@@ -156,7 +156,7 @@ def test_a_user_of_the_wheel_gets_to_a_dry_run_a_page_and_a_report(built, empty)
     typed = {
         "init my_agent.py": ("", "proxmo train my_agent.py --dry-run"),
         "train my_agent.py --dry-run": ("", r"environment +ok +my_agent:GuessEnv"),
-        "train quickstart --dry-run": ("", r"an iteration takes about \d+ s"),
+        "train quickstart --dry-run": ("", r"an iteration takes about [\d.]+ s"),
         "plan alfworld_qwen2_5_1_5b": ("", r"micro-batches of 16,384 tokens"),
         "play quickstart": ("look\nquit\n", "left the task unfinished"),
         "play quickstart --agent asset:alfworld-tiny --max-turns 1": ("", "truncated after 1 turns"),
