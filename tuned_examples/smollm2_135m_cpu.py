@@ -21,7 +21,8 @@ from proxmo_rllib.imitation import BehaviourCloningConfig, WarmStart
 from tuned_examples.quickstart_world import ENV, ENV_CONFIG, MAX_TURNS, held_out_panel
 
 MODEL = "./models/smollm2-135m"
-DTYPE = "float32"
+# Half the time of float32 where the processor multiplies bfloat16 (AMX); elsewhere take "float32".
+DTYPE = "bfloat16"
 # The template's own would introduce SmolLM; an episode has 400 tokens, and every one of them takes time.
 SYSTEM = "You do a household task. Answer with one action."
 # An episode of the longest kind has 700 tokens.
@@ -46,7 +47,7 @@ config = (
     .training(
         group_size=8,
         num_groups=4,
-        lr=4e-5,
+        lr=1e-5,
         gamma=0.85,
         step_weight=3.0,
         estimator_options={"normalize_std": False},
@@ -76,4 +77,4 @@ warm_start = WarmStart(
     .debugging(seed=0, record_groups=0),
     iterations=6,
 )
-stop = StopCriteria(minutes=60)
+stop = StopCriteria(minutes=115)
