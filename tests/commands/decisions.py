@@ -50,6 +50,7 @@ _SERVES = "it serves until Ctrl-C; tests/endpoint types it on a tiny model, play
 _NOISE = "it takes an hour or more; python -m benchmarks.objectives is the same on a toy"
 _RESUMED = "it goes on with a sweep that was interrupted; tests/tuning kills one and types it"
 _AUDIT = "it takes half an hour; tests/benchmarks/evidence types a short one, and computes a cell anew"
+_COMPARISON = "it takes many hours; tests/benchmarks/evidence types a short training of it"
 _FAULTS = "it takes hours, or reads what took hours; tests/benchmarks types shorter ones"
 
 _INIT = "it trains for minutes; `proxmo train guess`, which is typed, is the same"
@@ -392,6 +393,10 @@ DECISIONS: dict[str, Typed | str] = {
     "python -m benchmarks.staleness --output staleness.jsonl --into docs/asynchrony.md": _STALENESS,
     "python -m benchmarks.evidence.audit": _AUDIT,
     "python -m benchmarks.evidence.audit --page": _AUDIT,
+    "python -m benchmarks.evidence.comparison --stage tuning --minutes 55": _COMPARISON,
+    "python -m benchmarks.evidence.comparison --stage main --world rooms_three --minutes 55": _COMPARISON,
+    "python -m benchmarks.evidence.comparison --stage ablations --minutes 55": _COMPARISON,
+    "python -m benchmarks.evidence.comparison --page": _COMPARISON,
     "python -m benchmarks.advantages": Typed("proxmo", 300, "slow"),
     "python -m benchmarks.advantages --million": Typed("1,000,000", 300, "slow"),
     "python -m benchmarks.gpu --output gpu.jsonl --minutes 10": _ON_A_GPU,
