@@ -53,7 +53,8 @@ def python_of(base: Path, name: str) -> Path:
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
         inherited = home / "lib" / f"python{sysconfig.get_python_version()}" / "site-packages" / "base.pth"
-        inherited.write_text(sysconfig.get_path("purelib") + "\n")
+        # As a site folder, and no mere path: this project's own link in it is followed too.
+        inherited.write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
     subprocess.run([str(python), "-m", "pip", "install", "--quiet", *packages], check=True)
     return python
 
