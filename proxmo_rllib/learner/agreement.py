@@ -13,8 +13,10 @@ import numpy as np
 
 #: In float32 a logprob may differ by this much.
 _FLOAT32_MAXIMUM = 1e-4
-# In bfloat16 the mean difference may be this many times what rounding does to the learner's own logprobs, and a little:
-# the engine also rounds where the learner's autocast does not. Measured over families of models: 1.0 to 2.1 times.
+# In bfloat16 the differences may be this many times what rounding does to the learner's own logprobs, and a little: the
+# engine also rounds where the learner's autocast does not. Measured over families of models: 1.0 to 2.1 times.
+# What rounding does grows in training: a model that was loaded in bfloat16 lies on its grid, and small steps of the
+# float32 weights leave the grid long before the rounded ones follow (SmolLM2-135M: from 0.3 to 1.1 in 19 iterations).
 _ROUNDINGS = 3.0
 _BFLOAT16_FLOOR = 2e-3
 # A single token may be far off where rounding sends it to another expert.
@@ -64,8 +66,11 @@ def check_transfer(scores: np.ndarray, probe: ProbeScores, dtype: str, tolerance
     if tolerance is None and dtype == "float32":
         bounds = {"maximum": _FLOAT32_MAXIMUM}
     elif tolerance is None:
-        rounding = float(np.abs(probe.trained - probe.exact).mean())
-        bounds = {"mean": _ROUNDINGS * rounding + _BFLOAT16_FLOOR, "maximum": _BFLOAT16_MAXIMUM}
+        rounding = np.abs(probe.trained - probe.exact)
+        bounds = {
+            "mean": _ROUNDINGS * float(rounding.mean()) + _BFLOAT16_FLOOR,
+            "maximum": max(_BFLOAT16_MAXIMUM, _ROUNDINGS * float(rounding.max())),
+        }
     found = {"maximum": largest, "mean": float(differences.mean(axis=1).max())}
     for name, bound in bounds.items():
         if bound is not None and not found[name] <= bound:

@@ -73,6 +73,31 @@ def test_other_weights_are_found_in_one_engine_of_several(folder: Path, dtype: s
         check_transfer(np.concatenate([good, other]), probe(folder, dtype), dtype, None, 1)
 
 
+def test_weights_that_left_the_grid_of_bfloat16_pass_and_are_not_lost_sight_of(tmp_path: Path) -> None:
+    """As in a long training: float32 weights lie between those that bfloat16 has, and the engine has the rounded ones.
+
+    Here each is moved by less than half a step of the grid, all the same way, and logprobs by more than a nat. The
+    learner's own arithmetic rounds the weights too.
+    """
+    folder = save_family("qwen3", tmp_path / "loaded", VOCAB, scale=10.0)
+    policy = build_module(folder, dtype="bfloat16")
+    logits = policy.lm(input_ids=torch.tensor([IDS]), use_cache=False).logits[0, CONTEXT - 1 : -1]
+    logits.log_softmax(-1).gather(1, torch.tensor(IDS)[CONTEXT:, None]).sum().backward()
+    with torch.no_grad():
+        for weight in policy.lm.parameters():
+            rounded = weight.to(torch.bfloat16).float()
+            spacing = torch.exp2(torch.floor(torch.log2(rounded.abs().clamp_min(1e-30))) - 7)
+            weight.copy_(rounded + 0.45 * spacing * weight.grad.sign())
+    policy.lm.save_pretrained(tmp_path / "moved")
+    ours = ProbeScores(policy.score(IDS, CONTEXT).numpy(), policy.score(IDS, CONTEXT, exact=True).numpy())
+    engine = as_an_engine(tmp_path / "moved", "bfloat16")
+    assert np.abs(engine - ours.exact).max() > 1
+    check_transfer(engine, ours, "bfloat16", None, 38)
+    other = as_an_engine(save_family("qwen3", tmp_path / "other", VOCAB, seed=1, scale=10.0), "bfloat16")
+    with pytest.raises(WeightTransferError):
+        check_transfer(other, ours, "bfloat16", None, 38)
+
+
 @pytest.mark.parametrize("folder", ["qwen3"], indirect=True)
 def test_a_tolerance_that_is_set_counts(folder: Path) -> None:
     scores, ours = as_an_engine(folder, "bfloat16"), probe(folder, "bfloat16")
