@@ -53,6 +53,7 @@ OPTIONS: dict[str, Option] = {
     ),
     "tfidf_token_pattern": Option("a regular expression of one token, with at most one group", _pattern),
     "tfidf_max_features": Option("a number of terms of at least 1, or None", optional(lambda v: _count(v, 1))),
+    "distance_decay": Option("a factor above 0, at most 1", number(0.0, 1.0, open_low=True)),
     "history": Option("a number of observations of at least 0", lambda v: _count(v, 0)),
     "history_exponent": Option("an exponent of at least 0", number(0.0)),
     "normalization": _one_of("mean", "mean_std"),

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from proxmo_rllib.advantages import ESTIMATORS, TurnTable, estimate_advantages
+from proxmo_rllib.advantages.estimators.graphgpo import distances_after
 
 BUILT_IN = [
     "proxmo",
@@ -15,6 +16,7 @@ BUILT_IN = [
     "rloo",
     "gigpo",
     "hgpo",
+    "graphgpo",
     "reinforce_plus_plus_baseline",
     "maxrl",
 ]
@@ -210,3 +212,67 @@ def test_hgpo_is_what_a_loop_over_all_turns_finds(history, normalization):
             total += (k + 1) * relative
             weights += k + 1
         assert advantages.total[turn] == pytest.approx(total / weights if weights else 0.0, abs=1e-9)
+
+
+def test_graphgpo_puts_the_ways_of_several_episodes_together():
+    """By hand. Won: hall, shelf, mug. Lost: hall, mug, hall, bin. The bin is a way that nobody won from."""
+    table = TurnTable(
+        group=[0] * 7,
+        episode=[0, 0, 0, 1, 1, 1, 1],
+        reward=[0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0],
+        success=[True] * 3 + [False] * 4,
+        anchor=["hall", "shelf", "mug", "hall", "mug", "hall", "bin"],
+    )
+    # Distances: mug 1, shelf 2, hall 2 (by the mug), the bin has none: 3.
+    assert distances_after(table).tolist() == [2, 1, 0, 1, 2, 3, 3]
+    advantages = estimate_advantages(table, "graphgpo", distance_decay=0.5, normalization="mean")
+    halls, mugs = [0.25, 0.5, 0.125], [1.0, 0.25]
+    expected = [0.25 - np.mean(halls), 0.0, 1.0 - np.mean(mugs)]
+    expected += [0.5 - np.mean(halls), 0.25 - np.mean(mugs), 0.125 - np.mean(halls), 0.0]
+    assert advantages.step == pytest.approx(expected)
+    assert advantages.total == pytest.approx(np.array(expected) + np.repeat([0.5, -0.5], [3, 4]))
+    divided = estimate_advantages(table, "graphgpo", distance_decay=0.5).step
+    assert divided[2] == pytest.approx(0.375 / np.std(mugs, ddof=1), abs=1e-4)
+
+
+def test_graphgpo_has_no_step_advantage_in_a_group_without_success():
+    table = TurnTable(
+        group=[0] * 4, episode=[0, 0, 1, 1], reward=[0.0] * 4, success=[False] * 4, anchor=["a", "b", "a", "a"]
+    )
+    assert distances_after(table).tolist() == [1.0] * 4
+    assert estimate_advantages(table, "graphgpo").total.tolist() == [0.0] * 4
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_graphgpo_finds_the_distances_that_a_search_from_every_node_finds(seed):
+    """As in the authors' code, but for where a failed episode's last turn led to, which the table does not have."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 9, size=12)
+    episode = np.repeat(np.arange(12), lengths)
+    won = rng.random(12) < 0.4
+    table = TurnTable(
+        group=episode // 6,
+        episode=episode,
+        reward=np.zeros(len(episode)),
+        success=np.repeat(won, lengths),
+        anchor=[f"room {place}" for place in rng.integers(0, 8, size=len(episode))],
+    )
+    ends = np.append(episode[1:] != episode[:-1], True)
+    leads_to = [
+        (("won",) if won[who] else ("lost", who)) if end else (who // 6, table.anchor[row + 1])
+        for row, (who, end) in enumerate(zip(episode, ends, strict=True))
+    ]
+    for group in (0, 1):
+        rows = np.flatnonzero(episode // 6 == group)
+        ways: dict[object, set[object]] = {}
+        for row in rows:
+            ways.setdefault((group, table.anchor[row]), set()).add(leads_to[row])
+        distance = {("won",): 0}
+        for node in ways:
+            reached, steps = {node}, 0
+            while ("won",) not in reached and steps <= len(rows):
+                reached, steps = {there for one in reached for there in ways.get(one, ())}, steps + 1
+            if ("won",) in reached:
+                distance[node] = steps
+        unknown = max(distance.values()) + 1
+        assert distances_after(table)[rows].tolist() == [distance.get(leads_to[row], unknown) for row in rows]

@@ -88,6 +88,8 @@ METHODS: Mapping[str, Method] = {
     "GiGPO, without std": Method("gigpo", {"normalization": "mean"}),
     "HGPO": Method("hgpo"),
     "HGPO, without std": Method("hgpo", {"normalization": "mean"}),
+    "GraphGPO": Method("graphgpo"),
+    "GraphGPO, without std": Method("graphgpo", {"normalization": "mean"}),
     "ProxMO": Method("proxmo"),
     "ProxMO, without std": Method("proxmo", {"normalize_std": False}),
     "ProxMO, without modulation": Method("proxmo_without_modulation"),

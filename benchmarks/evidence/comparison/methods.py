@@ -52,6 +52,7 @@ METHODS: Mapping[str, Method] = {
     "REINFORCE++ with baseline": Method("reinforce_plus_plus_baseline"),
     "GiGPO": Method("gigpo"),
     "HGPO": Method("hgpo"),
+    "GraphGPO": Method("graphgpo"),
     PROXMO: Method("proxmo"),
     # With the range of the modulation that the official scripts set.
     "ProxMO, official arithmetic": Method("proxmo_official", {"psc_range": 0.05}),

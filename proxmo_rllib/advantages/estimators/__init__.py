@@ -3,6 +3,7 @@
 from proxmo_rllib.advantages.estimators import (
     dr_grpo,
     gigpo,
+    graphgpo,
     grpo,
     hgpo,
     maxrl,
@@ -16,6 +17,7 @@ from proxmo_rllib.advantages.estimators import (
 __all__ = [
     "dr_grpo",
     "gigpo",
+    "graphgpo",
     "grpo",
     "hgpo",
     "maxrl",
