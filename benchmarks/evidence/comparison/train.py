@@ -11,6 +11,7 @@ import logging
 import platform
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,10 @@ from benchmarks.evidence.comparison.methods import Tuning
 from benchmarks.evidence.comparison.worlds import WORLDS
 from proxmo_rllib import ProxMOConfig
 from proxmo_rllib.evaluation.panels import PanelResult
+from proxmo_rllib.types import Status
 
-#: The panel is played at the start, and after each of so many equal parts of the turns.
+#: The panel is played at the start, and after each of so many equal parts of the turns, the last of them too.
 PARTS = 4
-#: Times that it is played at the end, each time sampled anew.
-REPEATS_AT_THE_END = 2
 
 
 def config_of(cell: Cell, start: str | Path) -> ProxMOConfig:
@@ -46,54 +46,60 @@ def train(cell: Cell, start: str | Path, turns: int | None = None) -> dict[str, 
         turns: instead of the world's.
 
     Returns:
-        The record: `curve` has turns, success rate and number of episodes of the panel, `training` turns, successes
-        and episodes of each iteration.
+        The record. `curve` has turns, success rate and number of episodes of each time the panel was played;
+        `training` has turns, successes, episodes, sampled tokens and trained tokens, the first counted from the
+        beginning and the others of each iteration; `solved` how often each task was solved at the end, a digit each.
     """
-    world = WORLDS[cell.world]
-    total = turns or world.turns
+    total = turns or WORLDS[cell.world].turns
     config = config_of(cell, start)
     algorithm = config.build_algo()
+    training: list[list[int]] = []
+    seconds = dict.fromkeys(("all", "playing", "learning", "advantages"), 0.0)
     try:
-        curve = [_point(0, algorithm.evaluate_panel())]
-        training: list[list[float]] = []
-        seconds: dict[str, float] = {"playing": 0.0, "learning": 0.0, "all": 0.0}
+        last = algorithm.evaluate_panel()
+        curve = [_point(0, last)]
         done = 0
         while done < total:
             began = time.perf_counter()
             result = algorithm.train()
-            seconds["all"] += time.perf_counter() - began
-            seconds["playing"] += float(result["timers"]["env_runner_sampling_timer"])
-            seconds["learning"] += float(result["timers"]["learner_update_timer"])
-            played = result["env_runners"]
-            before, done = done, done + int(played["num_env_steps_sampled"])
-            training.append([done, int(played["num_successes"]), int(played["num_episodes"])])
-            if done * PARTS // total > before * PARTS // total and done < total:
-                curve.append(_point(done, algorithm.evaluate_panel()))
-        last = [algorithm.evaluate_panel() for _ in range(REPEATS_AT_THE_END)]
-        curve.append(_point(done, *last))
+            _add_seconds(seconds, result, time.perf_counter() - began)
+            before = done
+            training.append(_iteration(result, done))
+            done = training[-1][0]
+            if done * PARTS // total > before * PARTS // total:
+                last = algorithm.evaluate_panel()
+                curve.append(_point(done, last))
     finally:
         algorithm.stop()
     return {
         "key": cell.key,
         **asdict(cell),
-        "lr": world.lr * cell.tuning.lr_factor,
-        "panel": last[0].panel,
+        "lr": WORLDS[cell.world].lr * cell.tuning.lr_factor,
+        "panel": last.panel,
         "curve": curve,
         "area": area(curve),
-        "by_task_type": {
-            kind: [
-                sum(one.by_task_type[kind].successes for one in last),
-                sum(one.by_task_type[kind].episodes for one in last),
-            ]
-            for kind in last[0].by_task_type
-        },
-        "solved": _solved(last),
+        "by_task_type": {kind: [rate.successes, rate.episodes] for kind, rate in last.by_task_type.items()},
+        "solved": _solved(last, config.panel_repeats),
         "training": training,
-        "iterations": len(training),
-        "minutes": {name: round(value / 60, 3) for name, value in seconds.items()},
+        "minutes": {name: round(value / 60, 4) for name, value in seconds.items()},
         "start": _identity(start),
         "machine": platform.processor() or platform.machine(),
     }
+
+
+def _iteration(result: Mapping[str, Any], turns: int) -> list[int]:
+    """A row of `training`, from RLlib's result and the turns before it."""
+    played = result["env_runners"]
+    names = ("num_successes", "num_episodes", "num_response_tokens", "num_tokens")
+    return [turns + int(played["num_env_steps_sampled"]), *(int(played[name]) for name in names)]
+
+
+def _add_seconds(seconds: dict[str, float], result: Mapping[str, Any], whole: float) -> None:
+    connectors = result["learners"]["__all_modules__"]["learner_connector"]["timers"]["connectors"]
+    seconds["all"] += whole
+    seconds["playing"] += float(result["timers"]["env_runner_sampling_timer"])
+    seconds["learning"] += float(result["timers"]["learner_update_timer"])
+    seconds["advantages"] += float(connectors["prox_mo_advantages"])
 
 
 def area(curve: list[list[float]]) -> float:
@@ -102,21 +108,17 @@ def area(curve: list[list[float]]) -> float:
     return float(total / (curve[-1][0] - curve[0][0]))
 
 
-def _point(turns: int, *played: PanelResult) -> list[float]:
+def _point(turns: int, played: PanelResult) -> list[float]:
     """Turns, success rate, episodes. A panel that was not played whole has no rate that may be compared."""
-    for one in played:
-        if one.shortfall is not None:
-            raise RuntimeError(f"After {turns:,} turns: {one.shortfall}. This training says nothing; run it again.")
-    successes, episodes = sum(one.overall.successes for one in played), sum(one.overall.episodes for one in played)
-    return [turns, successes / episodes, episodes]
+    if played.shortfall is not None:
+        raise RuntimeError(f"After {turns:,} turns: {played.shortfall}. This training says nothing; run it again.")
+    return [turns, played.overall.rate, played.overall.episodes]
 
 
-def _solved(played: list[PanelResult]) -> str:
-    """How often each task of the panel was solved at the end, a digit each, in its order."""
-    counts = [
-        sum(int(one.episodes[place].status == "success") for one in played) for place in range(len(played[0].episodes))
-    ]
-    return "".join(map(str, counts))
+def _solved(played: PanelResult, repeats: int) -> str:
+    """How often each task of the panel was solved, a digit each, in its order."""
+    won = [episode.status is Status.SUCCESS for episode in played.episodes]
+    return "".join(str(sum(won[place : place + repeats])) for place in range(0, len(won), repeats))
 
 
 def _identity(start: str | Path) -> str:

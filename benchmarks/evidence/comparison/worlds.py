@@ -47,7 +47,13 @@ class World:
 
 
 def _config(
-    env: str, env_config: Mapping[str, Any], panel: Panel, max_turns: int, lengths: int, response: int = 12
+    env: str,
+    env_config: Mapping[str, Any],
+    panel: Panel,
+    max_turns: int,
+    lengths: int,
+    response: int = 12,
+    repeats: int = 1,
 ) -> ProxMOConfig:
     """What the worlds share; it is the quickstart's but for estimator, learning rate and entropy."""
     return (
@@ -64,7 +70,7 @@ def _config(
             loss_weighting="episode",
             max_tokens_per_microbatch=8192,
         )
-        .evaluation(panel=panel, panel_temperature=0.4)
+        .evaluation(panel=panel, panel_repeats=repeats, panel_temperature=0.4)
         .debugging(record_groups=0)
     )
 
@@ -79,7 +85,8 @@ def _rooms(env_config: Mapping[str, Any], max_turns: int, lengths: int) -> ProxM
 def _real_rooms() -> ProxMOConfig:
     """The official games: trained on train, evaluated on all of valid_seen."""
     games = {"games": "$ALFWORLD_DATA"}
-    return _config(ALFWORLD, games, named_panel("alfworld-seen-140", **games), alfworld_real_cpu.MAX_TURNS, 1280)
+    panel = named_panel("alfworld-seen-140", **games)
+    return _config(ALFWORLD, games, panel, alfworld_real_cpu.MAX_TURNS, 1280, repeats=2)
 
 
 def _shop() -> ProxMOConfig:

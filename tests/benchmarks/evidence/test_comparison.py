@@ -200,8 +200,10 @@ def test_a_training_as_it_is_typed_is_kept_and_not_run_again(tmp_path: Path):
     assert found[0]["curve"][0][0] == 0
     assert found[0]["curve"][-1][0] >= 1500
     assert len(found[0]["solved"]) == 256
-    assert found[0]["curve"][-1][2] == 512
-    assert sum(map(int, found[0]["solved"])) / 512 == found[0]["curve"][-1][1]
+    assert found[0]["curve"][-1][2] == 256
+    assert sum(map(int, found[0]["solved"])) / 256 == found[0]["curve"][-1][1]
+    assert found[0]["training"][-1][0] == found[0]["curve"][-1][0]
+    assert 0 < found[0]["minutes"]["advantages"] < found[0]["minutes"]["learning"] < found[0]["minutes"]["all"]
     assert found[0]["tuning"] == asdict(GRID[0]) == asdict(Tuning(**found[0]["tuning"]))
     done = subprocess.run(
         [*command, "--minutes", "0"], cwd=ROOT, check=True, timeout=600, capture_output=True, text=True
