@@ -13,13 +13,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-MAX_GET = 64  # of an item at once
+from env_wrappers.textcraft.tasks import MAX_GET
 
-_RECIPE = re.compile(r"craft (\d+) (.+?) using (\d+ .+)")
-_GOAL = re.compile(r"Your goal: craft (\d+) (.+)\.")
-_GOT = re.compile(r"You get (\d+) (.+)\.")
-_CRAFTED = re.compile(r"You craft (\d+) (.+)\.")
-_HELD = re.compile(r"You hold: (.+)\.")
+_NUMBER = r"([1-9]\d{0,8})"
+_LIST = r"([1-9]\d{0,8} [^,]+(?:, [1-9]\d{0,8} [^,]+)*)"
+_RECIPE = re.compile(rf"craft {_NUMBER} (.+?) using {_LIST}")
+_GOAL = re.compile(rf"Your goal: craft {_NUMBER} (.+)\.")
+_GOT = re.compile(rf"You get {_NUMBER} (.+)\.")
+_CRAFTED = re.compile(rf"You craft {_NUMBER} (.+)\.")
+_HELD = re.compile(rf"You hold: (?:nothing|{_LIST})\.")
+_LACKED = re.compile(rf"Nothing happens\. You lack {_LIST}\.")
 _ABSENT = re.compile(r"Nothing happens\. (?:There is no (.+) here|(.+) must be crafted)\.")
 
 
@@ -48,7 +51,8 @@ class Notebook:
         number, item: what is to be made.
         held: item -> number.
         absent: items that cannot be got.
-        sure: whether `held` is all that there is. It is not after an answer that can be read in two ways, or in none.
+        sure: whether `held` is right, as far as one can tell. After an answer that can be read in two ways, or in none,
+            or that contradicts it, only the inventory can say.
     """
 
     def __init__(self, introduction: str) -> None:
@@ -84,8 +88,11 @@ class Notebook:
         elif match := _CRAFTED.fullmatch(observation):
             self._note_crafted(int(match[1]), match[2])
         elif match := _HELD.fullmatch(observation):
-            self.held = {} if match[1] == "nothing" else _amounts(match[1])
+            self.held = _amounts(match[1]) if match[1] else {}
             self.sure = True
+        elif match := _LACKED.fullmatch(observation):
+            lacked = _amounts(match[1])
+            self.sure &= any(lacked == self._lacking(line.parts) for line in self.lines)
         elif match := _ABSENT.fullmatch(observation):
             self.absent.add(match[1] or match[2])
         elif not observation.startswith("Nothing happens."):
@@ -112,7 +119,15 @@ class Notebook:
 
     def has(self, parts: Mapping[str, int]) -> bool:
         """Whether there is enough of each."""
-        return all(self.held.get(item, 0) >= number for item, number in parts.items())
+        return not self._lacking(parts)
+
+    def hopeless(self) -> bool:
+        """Whether the goal takes something that can be neither got nor made."""
+        return any(self.recipe(item) is None for item in self.absent.intersection(self.missing()))
+
+    def _lacking(self, parts: Mapping[str, int]) -> dict[str, int]:
+        needed = {item: number - self.held.get(item, 0) for item, number in parts.items()}
+        return {item: number for item, number in needed.items() if number > 0}
 
     def _note_crafted(self, number: int, item: str) -> None:
         ways = [line for line in self.lines if (line.number, line.item) == (number, item) and self.has(line.parts)]
@@ -203,7 +218,9 @@ class ReadingCrafter:
     def slip(self, info: Mapping[str, Any]) -> str:
         """What an inattentive player might do now: anything admissible, or something that does not work."""
         if self.rng.random() < 0.4:
-            return re.sub(r"<\w+>", lambda gap: str(self.rng.randint(1, 9)), self.rng.choice(info["admissible_actions"]))
+            return re.sub(
+                r"<\w+>", lambda gap: str(self.rng.randint(1, 9)), self.rng.choice(info["admissible_actions"])
+            )
         line = self.rng.choice(self.known.lines)
         part = self.rng.choice(list(line.parts))
         return self.rng.choice(
@@ -215,8 +232,8 @@ class ReadingCrafter:
             return "inventory"
         missing = self.known.missing()
         item = self.known.item
-        if item not in missing or self.known.absent.intersection(missing) - {line.item for line in self.known.lines}:
-            return "look"  # nothing to do, or nothing that can be done, as far as one can read
+        if item not in missing or self.known.hopeless():
+            return "look"  # nothing left to do, or nothing that can be done, as far as one can read
         while line := self.known.recipe(item):
             part = next((part for part in line.parts if part in missing), None)
             if part is None:
@@ -232,7 +249,7 @@ class ReadingCrafter:
 class HastyCrafter(ReadingCrafter):
     """Knows every command and has no patience: where reinforcement learning may begin.
 
-    What it does on the way it does as the careful one; a clone of it reads recipes and says what can be said, and wastes
+    What it does for the goal it does as the careful one. A clone of it reads recipes, says what can be said, and wastes
     its turns.
     """
 
@@ -240,9 +257,9 @@ class HastyCrafter(ReadingCrafter):
         self,
         rng: random.Random,
         *,
-        impatience: float = 0.25,
-        distraction: float = 0.25,
-        carelessness: float = 0.5,
+        impatience: float = 0.3,
+        distraction: float = 0.35,
+        carelessness: float = 0.8,
         idleness: float = 0.15,
         slips: Sequence[float] = (0.0, 0.1),
     ) -> None:
@@ -251,10 +268,10 @@ class HastyCrafter(ReadingCrafter):
         Args:
             rng: draws everything.
             impatience: chance of an action that it crafts what is asked for at once, with or without the ingredients.
-            distraction: chance of an action that it turns to any of the recipes, needed or not: it crafts by it if it
-                can, though that uses something up, or gets one of its ingredients.
-            carelessness: chance that it gets any smaller number than it needs.
-            idleness: chance of an action that it looks at what it holds, or at the recipes again.
+            distraction: chance of an action that it turns to a recipe that is not needed: it crafts by it if it can,
+                whatever that uses up, or gets one of its ingredients.
+            carelessness: chance that it gets one of something, of which it needs more.
+            idleness: chance of an action that it looks at what it holds.
             slips: as of `ReadingCrafter`.
 
         Raises:
@@ -274,19 +291,22 @@ class HastyCrafter(ReadingCrafter):
 
     def _next(self) -> str:
         drawn = self.rng.random()
-        if drawn < self.impatience:
-            return self._goal_line().text
+        goal = self.known.recipe(self.known.item)
+        if drawn < self.impatience and goal is not None:
+            return goal.text
         if drawn < self.impatience + self.distraction:
-            return self._anything()
+            return self._aside()
         if drawn < self.impatience + self.distraction + self.idleness:
-            return self.rng.choice(("inventory", "look"))
+            return "inventory"
         return super()._next()
 
-    def _goal_line(self) -> Line:
-        return next(line for line in self.known.lines if line.item == self.known.item)
-
-    def _anything(self) -> str:
-        line = self.rng.choice(self.known.lines)
+    def _aside(self) -> str:
+        """Something for a recipe that leads nowhere."""
+        needed = self.known.missing()
+        lines = [line for line in self.known.lines if line.item not in needed]
+        if not lines:
+            return super()._next()
+        line = self.rng.choice(lines)
         if self.known.has(line.parts):
             return line.text
         part = self.rng.choice(list(line.parts))
@@ -294,7 +314,7 @@ class HastyCrafter(ReadingCrafter):
 
     def _get(self, item: str, number: int) -> str:
         if number > 1 and self.rng.random() < self.carelessness:
-            number = self.rng.randrange(1, number)
+            number = 1
         return super()._get(item, number)
 
 

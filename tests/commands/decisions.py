@@ -272,6 +272,8 @@ DECISIONS: dict[str, Typed | str] = {
         _JSON, 3 * 3600, "long", given={"PATH": GAMES}
     ),
     "proxmo train tuned_examples/webshop_cpu.py": Typed(_JSON, 3 * 3600, "long"),
+    "proxmo train tuned_examples/textcraft_cpu.py": Typed(_JSON, 3 * 3600, "long"),
+    "proxmo train textcraft_cpu": Typed(_JSON, 3 * 3600, "long"),
     "proxmo warm-start tuned_examples/alfworld_warm_start.py --output FOLDER": Typed(
         "written: policy, after", 3600, "long", given={"FOLDER": "policy"}
     ),
