@@ -443,6 +443,8 @@ DECISIONS: dict[str, Typed | str] = {
     "python -m benchmarks.text_environments [--only TextCraft ScienceWorld] [--tasks 20]": Typed(
         "TextCraft", 3600, "long"
     ),
+    "python -m benchmarks.textcraft": Typed(r"reading +all +200 +93\.5%", 120),
+    "python -m benchmarks.textcraft [--tasks 200] [--turns 16]": Typed(r"reading +all +200 +93\.5%", 120),
     "python -m benchmarks.webshop [--catalogue PATH] [--products N]": Typed(
         "knows the goal, colours mended", 300, "slow", given={"PATH": PRODUCTS, "N": "1000"}
     ),
