@@ -27,6 +27,7 @@ from proxmo_rllib.types import Episode, SamplingParams, Status, Turn
 # Players that solve tasks as an agent must, from the observations; made with a random.Random.
 EXPERTS: Mapping[str, str] = {
     "env_wrappers/ALFWorld-v0": "env_wrappers.alfworld.expert:SearchingExpert",
+    "env_wrappers/TextCraft-v0": "env_wrappers.textcraft.experts:ReadingCrafter",
     "env_wrappers/WebShop-v0": "env_wrappers.webshop.experts:ReadingShopper",
 }
 

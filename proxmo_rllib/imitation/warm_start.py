@@ -72,6 +72,7 @@ class WarmStart:
         size: shape of a tiny model.
         vocab_size: tokens of a tiny model at most.
         text_episodes: episodes of the script whose texts its tokenizer is trained on.
+        words_only: whether its tokens are single words, as `train_tokenizer` says.
         seed: of its weights and of the texts; that of the demonstrations is the config's.
     """
 
@@ -81,6 +82,7 @@ class WarmStart:
     vocab_size: int = 1400
     text_episodes: int = 1000
     seed: int = 0
+    words_only: bool = False
 
     def in_world_of(self, config: ProxMOConfig) -> WarmStart:
         """The same recipe in the environment and the prompts of `config`, whose policy it is to make.
@@ -122,6 +124,7 @@ class WarmStart:
             "text_episodes": self.text_episodes,
             "seed": self.seed,
         }
+        recipe |= {"words_only": True} if self.words_only else {}  # as above
         return hashlib.sha256(json.dumps(recipe, sort_keys=True, default=str).encode()).hexdigest()
 
     def cached(self, cache: Path | None = None) -> Path | None:
@@ -198,7 +201,8 @@ class WarmStart:
         if config.pretrained is not None:
             return config
         start = scratch / "start"
-        build_tiny_policy(start, train_tokenizer(self._texts(), self.vocab_size), self.size, self.seed)
+        tokenizer = train_tokenizer(self._texts(), self.vocab_size, words_only=self.words_only)
+        build_tiny_policy(start, tokenizer, self.size, self.seed)
         # Who never spoke has no thoughts to unlearn, and has to learn the tags.
         return config.policy(pretrained=start).imitation(learn_empty_thoughts=True)
 

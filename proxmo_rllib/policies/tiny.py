@@ -38,7 +38,7 @@ class TinySize:
     tied: bool = False
 
 
-def train_tokenizer(episodes: Iterable[Iterable[str]], vocab_size: int) -> Any:
+def train_tokenizer(episodes: Iterable[Iterable[str]], vocab_size: int, *, words_only: bool = False) -> Any:
     """A tokenizer whose tokens are what the episodes consist of, and that knows every other text too, byte by byte.
 
     A tiny model on a CPU pays for every token, and has no depth to spend on spelling. So a numbered name
@@ -49,6 +49,8 @@ def train_tokenizer(episodes: Iterable[Iterable[str]], vocab_size: int) -> Any:
         episodes: what environment and agent say in each. A piece counts once an episode: what one goal alone says, on
             page after page, is no token.
         vocab_size: tokens at most; 256 of them are bytes and a few are special.
+        words_only: no token is more than one word, number or mark. Texts are longer; but what a task composes anew,
+            " 2 blue wool" of " 2", " blue" and " wool", is read and said as composed.
 
     Returns:
         A Hugging Face fast tokenizer with a chat template.
@@ -61,7 +63,8 @@ def train_tokenizer(episodes: Iterable[Iterable[str]], vocab_size: int) -> Any:
     # the name of a byte ("<0x41>") is cheaper spelt out.
     fallback = [_UNKNOWN, *(f"<0x{byte:02X}>" for byte in range(256))]
     characters = [*string.printable]
-    pieces = _frequent_pieces(episodes, vocab_size - len(fallback) - len(characters) - len(special), set(characters))
+    count = vocab_size - len(fallback) - len(characters) - len(special)
+    pieces = _frequent_pieces(episodes, count, set(characters), words_only)
     # One price a token makes the cheapest cut the shortest; the tiny slope settles ties in favour of frequent pieces.
     vocab = [(piece, -100.0) for piece in fallback]
     vocab += [(piece, -1.0 - 1e-6 * rank) for rank, piece in enumerate([*pieces, *characters])]
@@ -82,13 +85,16 @@ _NAME = re.compile(r"( ?[a-z]+ \d+| ?\[[A-Z]+\])")
 _WORD = re.compile(r" ?\w+| ?[^\w\s]+|\s+")
 
 
-def _frequent_pieces(episodes: Iterable[Iterable[str]], count: int, taken: set[str]) -> list[str]:
-    """The names, stretches between names, and words of most episodes."""
+def _frequent_pieces(
+    episodes: Iterable[Iterable[str]], count: int, taken: set[str], words_only: bool = False
+) -> list[str]:
+    """The names, stretches between names, and words of most episodes; or the words alone."""
     seen: Counter[str] = Counter()
     for texts in episodes:
         pieces: set[str] = set()
-        for part in {part for text in texts for part in _NAME.split(text) if part}:
-            pieces.add(part)
+        for part in {part for text in texts for part in ((text,) if words_only else _NAME.split(text)) if part}:
+            if not words_only:
+                pieces.add(part)
             # Words also where a stretch holds them: a stretch that is too rare falls apart into them.
             pieces.update(_WORD.findall(part))
         seen.update(pieces)

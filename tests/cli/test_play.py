@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import random
 import sys
 
 import pytest
 
+from env_wrappers.textcraft.env import TextCraftEnv
 from proxmo_rllib import ProxMOConfig
 from proxmo_rllib.cli import eval as evaluate
 from proxmo_rllib.cli import play
@@ -141,7 +143,16 @@ def test_somebody_plays_and_nobody_twice(words, says, capsys):
     assert says in capsys.readouterr().err
 
 
-def test_the_plan_of_an_environment_is_its_expert(capsys):
+def test_where_no_expert_was_written_the_plan_of_an_environment_is_it():
+    env = TextCraftEnv()  # not by its registered id, so that it counts as another's
+    script = make_script("expert", env, random.Random(0))
+    observation, info = env.reset(options={"task": "textcraft/test/000000"})
+    plan = env.plan()
+    script.reset(observation, info)
+    assert [script.act("", info) for _ in plan] == plan
+
+
+def test_an_expert_plays_an_environment_by_its_id(capsys):
     for number in range(3):
         task = f"textcraft/test/{number:06d}"
         assert play.main(["env_wrappers/TextCraft-v0", "--agent", "expert", "--task", task]) == 0
@@ -158,8 +169,6 @@ def test_a_random_player_fills_the_gaps_of_actions(capsys):
 
 
 def test_an_environment_without_an_expert_is_said():
-    import random
-
     import gymnasium
 
     with pytest.raises(ValueError, match=r"CartPole.*has none.*plan"):

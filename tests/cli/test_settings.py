@@ -222,7 +222,7 @@ def test_an_installed_example_is_run_by_its_name_from_anywhere(tmp_path, monkeyp
 @pytest.mark.parametrize("word", ["quikstart", "tuned_examples/quikstart.py"])
 def test_outside_a_checkout_a_wrong_name_is_answered_with_the_installed_examples(tmp_path, monkeypatch, word):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ExampleError, match="quickstart_pbt, smollm2_135m_cpu, webshop_cpu") as refused:
+    with pytest.raises(ExampleError, match="quickstart_pbt, smollm2_135m_cpu, textcraft_cpu, webshop_cpu") as refused:
         load_example(Path(word))
     assert "quickstart_world" not in str(refused.value)  # it defines nothing that can be run
 

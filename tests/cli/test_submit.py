@@ -52,7 +52,7 @@ def test_an_installed_example_need_not_lie_in_the_folder(tmp_path, capsys):
     assert submit.parse(["--folder", str(tmp_path), "quickstart", "seed=1"]).script == "quickstart"
     with pytest.raises(SystemExit):
         submit.parse(["--folder", str(tmp_path), "quikstart"])
-    assert "quickstart_pbt, smollm2_135m_cpu, webshop_cpu" in " ".join(capsys.readouterr().err.split())
+    assert "quickstart_pbt, smollm2_135m_cpu, textcraft_cpu, webshop_cpu" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_cluster_that_is_not_there_is_named_with_what_to_do(tmp_path, capsys, monkeypatch):

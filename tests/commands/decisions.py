@@ -273,6 +273,8 @@ DECISIONS: dict[str, Typed | str] = {
         _JSON, 3 * 3600, "long", given={"PATH": GAMES}
     ),
     "proxmo train tuned_examples/webshop_cpu.py": Typed(_JSON, 3 * 3600, "long"),
+    "proxmo train tuned_examples/textcraft_cpu.py": Typed(_JSON, 3 * 3600, "long"),
+    "proxmo train textcraft_cpu": Typed(_JSON, 3 * 3600, "long"),
     "proxmo warm-start tuned_examples/alfworld_warm_start.py --output FOLDER": Typed(
         "written: policy, after", 3600, "long", given={"FOLDER": "policy"}
     ),
@@ -446,6 +448,8 @@ DECISIONS: dict[str, Typed | str] = {
     "python -m benchmarks.text_environments [--only TextCraft ScienceWorld] [--tasks 20]": Typed(
         "TextCraft", 3600, "long"
     ),
+    "python -m benchmarks.textcraft": Typed(r"reading +all +200 +93\.5%", 120),
+    "python -m benchmarks.textcraft [--tasks 200] [--turns 16]": Typed(r"reading +all +200 +93\.5%", 120),
     "python -m benchmarks.webshop [--catalogue PATH] [--products N]": Typed(
         "knows the goal, colours mended", 300, "slow", given={"PATH": PRODUCTS, "N": "1000"}
     ),

@@ -56,7 +56,8 @@ def test_the_digest_tells_recipes_apart_and_is_the_same_for_the_same_one():
     with_adapters = recipe()
     with_adapters.config.policy(lora={"rank": 4})
     others = [lazier, smaller_room, with_adapters, replace(recipe(), iterations=4), replace(recipe(), seed=1)]
-    assert len({digest, *(other.digest() for other in others)}) == 6
+    others.append(replace(recipe(), words_only=True))
+    assert len({digest, *(other.digest() for other in others)}) == 7
 
 
 def test_a_policy_for_a_training_is_made_in_the_environment_and_the_prompts_of_that_training():

@@ -36,6 +36,17 @@ def test_what_one_episode_alone_says_is_no_token_however_often_it_says_it():
     assert len(tokens) > 8  # spelt out
 
 
+def test_where_only_words_are_tokens_what_is_composed_is_read_in_its_parts():
+    recipe = "craft 1 red wool using 1 undyed wool, 1 red dye\ncraft 1 red dye using 1 poppy\n"
+    tokens = {}
+    for words_only in (False, True):
+        tokenizer = train_tokenizer([[recipe]] * 3, 500, words_only=words_only)
+        ids = tokenizer.encode("craft 1 undyed dye, 1 red wool", add_special_tokens=False)
+        tokens[words_only] = [tokenizer.decode([i]) for i in ids]
+    assert tokens[True] == ["craft", " 1", " undyed", " dye", ",", " 1", " red", " wool"]
+    assert tokens[False][0] == "craft 1"
+
+
 @settings(max_examples=200, deadline=None)
 @given(text=st.text(max_size=40))
 def test_no_text_is_lost_or_taken_for_a_special_token(chat, text):
