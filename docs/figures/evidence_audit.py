@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/evidence.md: `python docs/figures/evidence_audit.py`. Needs matplotlib."""
+"""Draws the pictures of docs/evidence.md: `python -m docs.figures.evidence_audit`. Needs matplotlib."""
 
 from __future__ import annotations
 

@@ -468,7 +468,7 @@ DECISIONS: dict[str, Typed | str] = {
     # What they make is compared with what is there by tests of their own.
     "python docs/reference.py": Typed("", 60, "slow"),
     "python docs/figures/advantages.py": Typed("", 120, "slow"),
-    "python docs/figures/evidence_audit.py": Typed("", 120, "slow"),
+    "python -m docs.figures.evidence_audit": Typed("", 120, "slow"),
     "python docs/figures/scaling.py": Typed("", 120, "slow"),
     "python docs/figures/evaluation.py FOLDER": "it needs a browser; tests/evaluation opens the page in one",
     "python docs/figures/viewer.py RUN": "it needs a browser; tests/viewer opens the page in one",

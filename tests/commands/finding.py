@@ -13,6 +13,7 @@ MODULES = (
     "tuned_examples/*.py",
     "benchmarks/*.py",
     "benchmarks/*/*.py",
+    "benchmarks/*/*/*.py",
     "proxmo_rllib/cli/*.py",
     "docs/*.py",
     "docs/figures/*.py",

@@ -1,6 +1,7 @@
-"""One training of the comparison, in a process of its own: `python -m benchmarks.evidence.comparison.train CELL`.
+"""One training of the comparison, in a process of its own.
 
-CELL is JSON: stage, world, method, tuning, seed. The last line that it prints is the record of the training.
+Its one argument is JSON: stage, world, method, tuning and seed of the cell, and the policy to start from. The last line
+that it prints is the record of the training.
 """
 
 from __future__ import annotations

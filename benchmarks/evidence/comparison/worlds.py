@@ -15,7 +15,7 @@ from env_wrappers.panels import Panel, named_panel, panel_from_split
 from proxmo_rllib import ProxMOConfig
 from proxmo_rllib.imitation import BehaviourCloningConfig, WarmStart
 from proxmo_rllib.policies.tiny import TinySize
-from tuned_examples import alfworld_real_cpu, alfworld_warm_start, quickstart_world, webshop_cpu
+from tuned_examples import alfworld_real_cpu, alfworld_warm_start, quickstart_world, textcraft_cpu, webshop_cpu
 
 ALFWORLD = "env_wrappers/ALFWorld-v0"
 WEBSHOP = "env_wrappers/WebShop-v0"
@@ -99,6 +99,12 @@ def _shop() -> ProxMOConfig:
     }
     panel = panel_from_split(gymnasium.make(WEBSHOP, **shop), "test", 200, name="evidence-shop-200")
     return _config(WEBSHOP, shop, panel, webshop_cpu.MAX_TURNS, 2048, response=40)
+
+
+def _craft() -> ProxMOConfig:
+    """Items up to three crafts deep; no item of the panel is asked for in training."""
+    craft = textcraft_cpu
+    return _config(craft.ENV, craft.ENV_CONFIG, craft.PANEL, craft.MAX_TURNS, craft.MAX_MODEL_LEN, response=32)
 
 
 _SIX = {"max_receptacles": 8, "max_objects": 8}
