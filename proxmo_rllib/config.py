@@ -174,7 +174,7 @@ class ProxMOConfig(AlgorithmConfig, metaclass=_Sealed):
             engine_startup_timeout_s: seconds until a start-up without an answer is an error.
             weight_check_tolerance: after every weight transfer the logprobs of a fixed prompt in each engine may differ
                 from the learner's by this much. None: 1e-4 for float32; for bfloat16 three times what rounding does to
-                the learner's own, in the mean over the prompt.
+                the learner's own, in the mean over the prompt and in the largest, which may be 1 in any case.
             max_kl_to_engine: KL divergence, in nats a token, that engine and learner may have before the first
                 optimizer step, when they hold the same weights; a larger one ends the run. None: 1e-5 for float32,
                 0.05 for bfloat16.
