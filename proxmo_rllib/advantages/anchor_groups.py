@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from itertools import pairwise
 
 import numpy as np
 
-from proxmo_rllib.advantages.table import FloatArray, IntArray, TurnTable, distinct_anchors
+from proxmo_rllib.advantages.table import FloatArray, IntArray, TurnTable
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,14 +56,15 @@ def anchor_groups(table: TurnTable, similarity_threshold: float | None = None) -
             anchor group whose representative is at least this similar by `difflib.SequenceMatcher.ratio`, as in the
             official code; anchors are taken in alphabetical order, so that the order of the rows does not matter.
     """
-    result = np.empty(len(table), dtype=np.int64)
+    if similarity_threshold is None:
+        return table.anchor_of
+    cluster_of = np.empty(len(table.distinct_anchors), dtype=np.int64)
     count = 0
-    for rows in table.rows_by_group():
-        anchors, anchor_of = distinct_anchors(table, rows)
-        cluster = np.arange(len(anchors)) if similarity_threshold is None else _clusters(anchors, similarity_threshold)
-        result[rows] = count + cluster[anchor_of]
-        count += int(cluster.max()) + 1
-    return result
+    for start, stop in pairwise(table.anchor_starts.tolist()):
+        clusters = _clusters(table.distinct_anchors[start:stop], similarity_threshold)
+        cluster_of[start:stop] = count + clusters
+        count += int(clusters.max()) + 1
+    return cluster_of[table.anchor_of]
 
 
 def _clusters(anchors: Sequence[str], threshold: float) -> IntArray:

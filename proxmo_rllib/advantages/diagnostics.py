@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -93,10 +92,10 @@ def measure(advantages: Advantages) -> dict[str, Measured]:
 
 
 def _anchors(advantages: Advantages) -> dict[str, Measured]:
-    keys = list(zip(advantages.table.group_of.tolist(), advantages.table.anchor, strict=True))
-    counts = Counter(keys)
-    first = {key: row for row, key in reversed(list(enumerate(keys)))}
+    table = advantages.table
+    first = np.zeros(len(table), dtype=bool)
+    first[np.unique(table.anchor_of, return_index=True)[1]] = True
     return {
-        "anchors/distinct_share": Measured("mean", np.isin(np.arange(len(keys)), list(first.values()))),
-        "anchors/singleton_share": Measured("mean", np.array([counts[key] == 1 for key in keys])),
+        "anchors/distinct_share": Measured("mean", first),
+        "anchors/singleton_share": Measured("mean", np.bincount(table.anchor_of)[table.anchor_of] == 1),
     }

@@ -7,28 +7,22 @@ Cost: one similarity matrix a group over its *distinct* anchors, in blocks of ro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from proxmo_rllib.advantages.embedding import load_embedding
-from proxmo_rllib.advantages.similarity import (
-    ExactKernel,
-    Kernel,
-    Similarity,
-    kernel_from_function,
-    sparse_cosine_kernel,
-)
-from proxmo_rllib.advantages.table import FloatArray, IntArray, TurnTable, distinct_anchors
-from proxmo_rllib.advantages.tfidf import tfidf_vectors
+from proxmo_rllib.advantages.group_kernels import IdfScope, kernels_by_group
+from proxmo_rllib.advantages.similarity import Kernel, Similarity, is_bounded
+from proxmo_rllib.advantages.table import FloatArray, IntArray, TurnTable
 from proxmo_rllib.advantages.tokens import TOKEN_PATTERN
 
 TimePooling = Literal["all", "step"] | int
-IdfScope = Literal["group", "batch"]
 
-BLOCK_ENTRIES = 1 << 19  # of one block of weights: 4 MiB, which a core's cache can hold
+BLOCK_ENTRIES = 1 << 19  # of one block of weights at most: 4 MiB
+STRIP = 128  # rows of a block where half of the weights is computed: fewer save more of them, and cost more calls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,18 +72,25 @@ def soft_baseline(table: TurnTable, returns: FloatArray, options: SoftAggregatio
         returns: return to go of each turn, shape [turns].
         options: temperature, similarity and the switches.
     """
-    result = StepBaseline(returns.copy(), np.zeros(len(table)), np.zeros(len(table)))
-    for group in _groups(table, options):
-        values = returns[group.rows]
-        # Returns relative to one of them: a constant shift cancels before it can cost digits.
-        origin = values[0]
-        for members, pool in _pools(table.time_step[group.rows], options.time_pooling):
-            part = _pool_baseline(group, members, pool, values - origin, options)
-            rows = group.rows[members]
-            result.baseline[rows] = part.baseline + origin
-            result.self_weight[rows] = part.self_weight
-            result.neighbourhood[rows] = part.neighbourhood
-    return result
+    # Returns relative to one of the group: a constant shift cancels before it can cost digits.
+    origin = np.empty(table.num_groups)
+    origin[table.group_of[::-1]] = returns[::-1]
+    values = returns - origin[table.group_of]
+    if options.time_pooling == "all":
+        sums = _sums_over_groups(table, values, options)
+    else:
+        sums = _sums_over_pools(table, values, options)
+    weight, total, square, itself = sums.T
+    if not options.include_self:
+        weight, total, square = weight - itself, total - itself * values, square - itself**2
+        itself = np.zeros(len(table))
+    alone = weight <= 0.0
+    weight = np.where(alone, 1.0, weight)
+    return StepBaseline(
+        baseline=np.where(alone, values, total / weight) + origin[table.group_of],
+        self_weight=itself / weight,
+        neighbourhood=np.where(alone, 0.0, weight**2 / np.where(alone, 1.0, square)),
+    )
 
 
 def soft_neighbours(
@@ -106,7 +107,7 @@ def soft_neighbours(
     known = {} if known is None else known
     code = int(table.group_of[turn])
     if code not in known:
-        known[code] = _one_group(table, turn, options)
+        known[code] = _one_group(table, code, options)
     group = known[code]
     local = int(np.flatnonzero(group.rows == turn)[0])
     pools = _pools(table.time_step[group.rows], options.time_pooling)
@@ -141,24 +142,63 @@ class SoftComparison:
         return soft_neighbours(self.table, turn, self.options, self.known)
 
 
-def _pool_baseline(
-    group: _Group, members: IntArray, pool: IntArray, values: FloatArray, options: SoftAggregation
-) -> StepBaseline:
-    """Baseline of the turns `members` out of the turns `pool`, both indices into the group."""
-    distinct, column_of = np.unique(group.anchor_of[pool], return_inverse=True)
-    counts = np.bincount(column_of).astype(np.float64)
-    # Turns with the same anchor have the same weight, so the sum runs over distinct anchors.
-    sums = np.stack([counts, np.bincount(column_of, weights=values[pool])], axis=1)
-    asking, asker_of = np.unique(group.anchor_of[members], return_inverse=True)
-    own = np.searchsorted(distinct, asking)
+def _sums_over_groups(table: TurnTable, values: FloatArray, options: SoftAggregation) -> FloatArray:
+    """`_sums` of each turn over all turns of its group, shape [turns, 4]."""
+    columns = _columns(table.anchor_of, values)
+    sums = np.empty((len(columns), 4))
+    kernels = kernels_by_group(table, 0, table.num_groups, options)
+    for kernel, (start, stop) in zip(kernels, pairwise(table.anchor_starts.tolist()), strict=True):
+        part, everything = slice(start, stop), np.arange(stop - start)
+        if options.include_self and is_bounded(kernel):
+            sums[part] = _sums_by_symmetry(kernel, columns[part], options.temperature)
+        else:
+            sums[part] = _sums(kernel, everything, everything, columns[part], options)
+    return sums[table.anchor_of]
 
-    totals = np.empty((len(asking), 2))
-    squares = np.empty(len(asking))
-    own_kernel = np.empty(len(asking))
+
+def _sums_over_pools(table: TurnTable, values: FloatArray, options: SoftAggregation) -> FloatArray:
+    """`_sums` of each turn over the turns of its group that are near in time, shape [turns, 4]."""
+    sums = np.empty((len(table), 4))
+    for group in _groups(table, options):
+        for members, pool in _pools(table.time_step[group.rows], options.time_pooling):
+            distinct, column_of = np.unique(group.anchor_of[pool], return_inverse=True)
+            asking, asker_of = np.unique(group.anchor_of[members], return_inverse=True)
+            columns = _columns(column_of, values[group.rows[pool]])
+            sums[group.rows[members]] = _sums(group.kernel, asking, distinct, columns, options)[asker_of]
+    return sums
+
+
+def _columns(anchor_of: IntArray, values: FloatArray) -> FloatArray:
+    """Of each anchor the number of turns and the sum of their values, shape [anchors, 2].
+
+    Turns with the same anchor have the same weight, so that sums run over distinct anchors.
+    """
+    return np.stack([np.bincount(anchor_of).astype(np.float64), np.bincount(anchor_of, weights=values)], axis=1)
+
+
+def _sums(
+    kernel: Kernel, asking: IntArray, distinct: IntArray, columns: FloatArray, options: SoftAggregation
+) -> FloatArray:
+    """What the softmax of each anchor in `asking` over the anchors `distinct` is made of.
+
+    Args:
+        kernel: similarities.
+        asking: anchors, ascending, all of them in `distinct`.
+        distinct: anchors, ascending.
+        columns: of each of `distinct`, how many turns have it and the sum of their values, shape [distinct, 2].
+        options: temperature, and whether the turn itself counts.
+
+    Returns:
+        Of each asking anchor the sums of the weights, of the weighted values and of the squared weights, and the weight
+        of one turn with the very anchor, shape [asking, 4]; all up to a factor of the row.
+    """
+    result = np.empty((len(asking), 4))
+    counts = columns[:, 0]
+    own = np.searchsorted(distinct, asking)
     step = max(1, BLOCK_ENTRIES // len(distinct))
     for start in range(0, len(asking), step):
         part = slice(start, start + step)
-        block = group.kernel.block(asking[part], distinct)
+        block = kernel.block(asking[part], distinct)
         place = (np.arange(len(block)), own[part])
         if not options.include_self:
             block[place] = np.where(counts[own[part]] == 1.0, -np.inf, block[place])
@@ -166,22 +206,32 @@ def _pool_baseline(
         block -= np.where(np.isfinite(highest), highest, 0.0)
         block /= options.temperature
         np.exp(block, out=block)
-        totals[part] = block @ sums
-        own_kernel[part] = block[place]
-        squares[part] = np.square(block, out=block) @ counts
+        result[part, :2] = block @ columns
+        result[part, 3] = block[place]
+        result[part, 2] = np.square(block, out=block) @ counts
+    return result
 
-    weight, total = totals[asker_of].T
-    square, itself = squares[asker_of], own_kernel[asker_of]
-    if not options.include_self:
-        weight, total, square = weight - itself, total - itself * values[members], square - itself**2
-        itself = np.zeros(len(members))
-    alone = weight <= 0.0
-    weight = np.where(alone, 1.0, weight)
-    return StepBaseline(
-        baseline=np.where(alone, values[members], total / weight),
-        self_weight=itself / weight,
-        neighbourhood=np.where(alone, 0.0, weight**2 / np.where(alone, 1.0, square)),
-    )
+
+def _sums_by_symmetry(kernel: Kernel, columns: FloatArray, temperature: float) -> FloatArray:
+    """`_sums` of all anchors over all anchors by half of the work: weights are symmetric, and none is above its own."""
+    size = len(columns)
+    counts, everything = columns[:, 0], np.arange(size)
+    result = np.zeros((size, 4))
+    result[:, 3] = 1.0
+    step = max(1, min(STRIP, BLOCK_ENTRIES // size))
+    for start in range(0, size, step):
+        stop = min(start + step, size)
+        block = kernel.block(everything[start:stop], everything[start:])
+        block -= 1.0
+        block *= 1.0 / temperature
+        np.exp(block, out=block)
+        below = block[:, stop - start :].T  # the same weights as seen by the anchors that follow
+        result[start:stop, :2] += block @ columns[start:]
+        result[stop:, :2] += below @ columns[start:stop]
+        np.square(block, out=block)
+        result[start:stop, 2] += block @ counts[start:]
+        result[stop:, 2] += below @ counts[start:stop]
+    return result
 
 
 def _pools(time_step: IntArray, pooling: TimePooling) -> Iterator[tuple[IntArray, IntArray]]:
@@ -199,49 +249,13 @@ def _pools(time_step: IntArray, pooling: TimePooling) -> Iterator[tuple[IntArray
 
 
 def _groups(table: TurnTable, options: SoftAggregation) -> Iterator[_Group]:
-    if options.similarity == "tfidf" and options.idf_scope == "batch":
-        yield from _groups_with_batch_idf(table, options)
-        return
-    for rows in table.rows_by_group():
-        yield _group(table, rows, options)
+    """Every group of the table, in the order of `group_ids`."""
+    kernels = kernels_by_group(table, 0, table.num_groups, options)
+    for code, (rows, kernel) in enumerate(zip(table.rows_by_group(), kernels, strict=True)):
+        yield _Group(rows, table.anchor_of[rows] - table.anchor_starts[code], kernel)
 
 
-def _one_group(table: TurnTable, turn: int, options: SoftAggregation) -> _Group:
-    code = table.group_of[turn]
-    if options.similarity == "tfidf" and options.idf_scope == "batch":
-        return next(group for group in _groups(table, options) if table.group_of[group.rows[0]] == code)
-    return _group(table, np.flatnonzero(table.group_of == code), options)
-
-
-def _group(table: TurnTable, rows: IntArray, options: SoftAggregation) -> _Group:
-    anchors, anchor_of = distinct_anchors(table, rows)
-    return _Group(rows, anchor_of, _kernel(anchors, np.bincount(anchor_of), options))
-
-
-def _kernel(anchors: Sequence[str], counts: IntArray, options: SoftAggregation) -> Kernel:
-    if options.similarity == "exact":
-        return ExactKernel()
-    if options.similarity == "tfidf":
-        vectors = tfidf_vectors(
-            anchors,
-            counts.astype(np.float64),
-            token_pattern=options.token_pattern,
-            max_features=options.max_features,
-        )
-        return sparse_cosine_kernel(vectors, identity=options.blank_matches_itself)
-    function = options.similarity if callable(options.similarity) else load_embedding(options.similarity)
-    return kernel_from_function(function, anchors)
-
-
-def _groups_with_batch_idf(table: TurnTable, options: SoftAggregation) -> Iterator[_Group]:
-    """As `_groups`, with document frequencies of the whole batch; similarities still only within a group."""
-    anchors, anchor_of = distinct_anchors(table, np.arange(len(table)))
-    vectors = tfidf_vectors(
-        anchors,
-        np.bincount(anchor_of).astype(np.float64),
-        token_pattern=options.token_pattern,
-        max_features=options.max_features,
-    )
-    for rows in table.rows_by_group():
-        used, local = np.unique(anchor_of[rows], return_inverse=True)
-        yield _Group(rows, local, sparse_cosine_kernel(vectors[used], identity=options.blank_matches_itself))
+def _one_group(table: TurnTable, code: int, options: SoftAggregation) -> _Group:
+    rows = np.flatnonzero(table.group_of == code)
+    kernel = next(kernels_by_group(table, code, code + 1, options))
+    return _Group(rows, table.anchor_of[rows] - table.anchor_starts[code], kernel)

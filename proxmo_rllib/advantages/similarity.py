@@ -14,8 +14,7 @@ import numpy as np
 from scipy import sparse
 
 from proxmo_rllib.advantages.table import FloatArray, IntArray
-
-MOST_DENSE_ENTRIES = 1 << 25  # 256 MiB: a dense product is several times faster than a sparse one, where it fits
+from proxmo_rllib.advantages.tfidf import MOST_DENSE_ENTRIES
 
 
 class Kernel(Protocol):
@@ -64,9 +63,9 @@ class CosineKernel:
     identity: bool = True
 
     def block(self, rows: IntArray, cols: IntArray) -> FloatArray:
-        columns = self.vectors if len(cols) == self.vectors.shape[0] else self.vectors[cols]
+        columns = _rows(self.vectors, cols)
         # The same array on both sides: numpy then computes only one half of the product.
-        asking = columns if len(rows) == len(cols) else self.vectors[rows]
+        asking = columns if len(rows) == len(cols) else _rows(self.vectors, rows)
         product = asking @ columns.T
         similarity: FloatArray = product.toarray() if isinstance(product, sparse.csr_array) else product
         if self.identity:
@@ -74,23 +73,30 @@ class CosineKernel:
         return similarity
 
 
-def sparse_cosine_kernel(vectors: sparse.csr_array, *, identity: bool = True) -> CosineKernel:
-    """Cosine of sparse unit vectors, made dense over the columns that matter if they fit.
+def is_bounded(kernel: Kernel) -> bool:
+    """Whether it is known to be symmetric, with each anchor as similar to itself as any can be: 1."""
+    return isinstance(kernel, ExactKernel) or (isinstance(kernel, CosineKernel) and kernel.identity)
+
+
+def _rows(vectors: FloatArray | sparse.csr_array, rows: IntArray) -> FloatArray | sparse.csr_array:
+    """Some rows, ascending; without a copy if there is none between them."""
+    first, last = int(rows[0]), int(rows[-1])
+    return vectors[first : last + 1] if last - first + 1 == len(rows) else vectors[rows]
+
+
+def cosine_kernel_of_terms(vectors: FloatArray | sparse.csr_array, *, identity: bool = True) -> CosineKernel:
+    """Cosine of unit vectors of terms, made dense over the columns that matter if they fit.
 
     A term of only one anchor changes no similarity to another anchor. With `identity` it is dropped, which shortens
-    the dense vectors to the shared vocabulary.
+    the vectors to the shared vocabulary.
     """
-    used = np.bincount(vectors.indices, minlength=vectors.shape[1])
-    kept = np.flatnonzero(used > (1 if identity else 0))
-    if vectors.shape[0] * len(kept) > MOST_DENSE_ENTRIES:
-        return CosineKernel(vectors, identity)
-    column = np.full(vectors.shape[1], -1)
-    column[kept] = np.arange(len(kept))
-    dense = np.zeros((vectors.shape[0], len(kept)))
-    rows, cols = np.repeat(np.arange(vectors.shape[0]), np.diff(vectors.indptr)), column[vectors.indices]
-    shared = cols >= 0
-    dense[rows[shared], cols[shared]] = vectors.data[shared]
-    return CosineKernel(dense, identity)
+    if identity:
+        used = np.asarray((vectors != 0.0).sum(axis=0))
+        if used.min(initial=2) < 2:
+            vectors = vectors[:, np.flatnonzero(used > 1)]
+    if isinstance(vectors, sparse.csr_array) and vectors.shape[0] * vectors.shape[1] <= MOST_DENSE_ENTRIES:
+        vectors = vectors.toarray()
+    return CosineKernel(vectors, identity)
 
 
 def cosine_kernel(vectors: np.ndarray) -> CosineKernel:

@@ -44,6 +44,9 @@ class TurnTable:
 
     group_ids: tuple[Hashable, ...] = field(init=False, repr=False)  # by group, in order of appearance
     group_of: IntArray = field(init=False, repr=False)  # [turns] index into group_ids
+    anchor_of: IntArray = field(init=False, repr=False)  # [turns] index into distinct_anchors
+    distinct_anchors: list[str] = field(init=False, repr=False)  # of each group, group after group
+    anchor_starts: IntArray = field(init=False, repr=False)  # [groups + 1] of each group in distinct_anchors
     episode_of: IntArray = field(init=False, repr=False)  # [turns] index of the episode, in order of appearance
     time_step: IntArray = field(init=False, repr=False)  # [turns] 0 for the first turn of its episode
     next_turn: IntArray = field(init=False, repr=False)  # [turns] row of the episode's next turn, -1 at its end
@@ -69,7 +72,9 @@ class TurnTable:
         _require_text(anchor)
 
         group_of, group_ids = _factorize(group)
-        pairs, _ = _factorize(list(zip(group_of.tolist(), episode, strict=True)))
+        pairs, first, _ = _number_pairs(group_of, episode)
+        by_appearance = np.argsort(first)
+        pairs, first = _inverse(by_appearance)[pairs], first[by_appearance]
         counts = np.bincount(pairs)
         by_episode = np.argsort(pairs, kind="stable")  # stable: the rows of an episode stay in time order
         starts = np.concatenate([[0], np.cumsum(counts)])
@@ -79,7 +84,8 @@ class TurnTable:
         follows = pairs[by_episode[1:]] == pairs[by_episode[:-1]]
         next_turn[by_episode[:-1][follows]] = by_episode[1:][follows]
 
-        first = by_episode[starts[:-1]]
+        anchor_of, first_with_anchor, group_of_anchor = _number_pairs(group_of, anchor)
+
         changed = np.flatnonzero(success != success[first][pairs])
         if len(changed):
             row = int(changed[0])
@@ -97,6 +103,9 @@ class TurnTable:
             "action_valid": valid,
             "group_ids": tuple(group_ids),
             "group_of": group_of,
+            "anchor_of": anchor_of,
+            "distinct_anchors": [anchor[row] for row in first_with_anchor.tolist()],
+            "anchor_starts": np.searchsorted(group_of_anchor, np.arange(len(group_ids) + 1)),
             "episode_of": pairs,
             "time_step": time_step,
             "next_turn": next_turn,
@@ -163,7 +172,9 @@ def _require_finite(reward: FloatArray, group: list[Hashable], episode: list[Has
         )
 
 
-def _require_text(anchor: list[Hashable]) -> None:
+def _require_text(anchor: list[Any]) -> None:
+    if set(map(type, anchor)) <= {str}:  # nearly always, and quickly said
+        return
     for row, text in enumerate(anchor):
         if not isinstance(text, str):
             raise TypeError(
@@ -171,18 +182,26 @@ def _require_text(anchor: list[Hashable]) -> None:
             )
 
 
-def _factorize(values: list[Hashable]) -> tuple[IntArray, list[Hashable]]:
+def _factorize(values: list[Any]) -> tuple[IntArray, list[Any]]:
     """Index of each value among the distinct values in order of appearance, and those values."""
-    seen: dict[Hashable, int] = {}
-    codes = np.fromiter((seen.setdefault(value, len(seen)) for value in values), dtype=np.int64, count=len(values))
-    return codes, list(seen)
+    index = {value: number for number, value in enumerate(dict.fromkeys(values))}
+    return np.fromiter(map(index.__getitem__, values), dtype=np.int64, count=len(values)), list(index)
 
 
-def distinct_anchors(table: TurnTable, rows: IntArray) -> tuple[list[str], IntArray]:
-    """The distinct anchors of some turns in order of appearance, and the index of each turn's among them."""
-    seen: dict[str, int] = {}
-    anchor = table.anchor
-    index = np.fromiter(
-        (seen.setdefault(anchor[row], len(seen)) for row in rows.tolist()), dtype=np.int64, count=len(rows)
-    )
-    return list(seen), index
+def _number_pairs(group_of: IntArray, values: list[Any]) -> tuple[IntArray, IntArray, IntArray]:
+    """Numbers the distinct pairs (group, value), group after group and in order of appearance within each.
+
+    Returns:
+        Number of the pair of each turn, shape [turns]; the first row and the group of each pair, shape [pairs].
+    """
+    value_of, distinct = _factorize(values)
+    pairs, first, pair_of = np.unique(group_of * len(distinct) + value_of, return_index=True, return_inverse=True)
+    group_of_pair = pairs // len(distinct)
+    order = np.lexsort((first, group_of_pair))
+    return _inverse(order)[pair_of], first[order], group_of_pair[order]
+
+
+def _inverse(order: IntArray) -> IntArray:
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    return place

@@ -21,14 +21,15 @@ TURN_ADVANTAGES = "turn_advantages"
 
 def turn_table(episodes: Sequence[Episode]) -> TurnTable:
     """One row a turn, the rows of an episode in time order."""
-    rows = [(episode, turn) for episode in episodes for turn in episode.turns]
+    turns = [turn for episode in episodes for turn in episode.turns]
+    lengths = [len(episode) for episode in episodes]
     return TurnTable(
-        group=[episode.group_id for episode, _ in rows],
-        episode=[episode.episode_id for episode, _ in rows],
-        reward=[turn.reward for _, turn in rows],
-        success=[episode.success for episode, _ in rows],
-        anchor=[turn.anchor for _, turn in rows],
-        action_valid=[turn.action_valid for _, turn in rows],
+        group=[episode.group_id for episode in episodes for _ in episode.turns],
+        episode=[episode.episode_id for episode in episodes for _ in episode.turns],
+        reward=[turn.reward for turn in turns],
+        success=np.repeat(np.array([episode.success for episode in episodes], dtype=bool), lengths),
+        anchor=[turn.anchor for turn in turns],
+        action_valid=[turn.action_valid for turn in turns],
     )
 
 

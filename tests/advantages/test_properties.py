@@ -81,6 +81,22 @@ def test_whole_groups_may_be_sharded_over_learners(table):
                 np.testing.assert_allclose(part.total, whole.total[shard], atol=1e-9, err_msg=name)
 
 
+def test_other_groups_change_no_bit_of_a_groups_advantages():
+    """Words of several groups are worked on together: which groups those are must not show."""
+    rng = np.random.default_rng(1)
+    words = [f"wörd{number}" if number % 7 == 0 else f"word{number}" for number in range(90)]
+    rows = []
+    for group in range(12):
+        own = words[: 20 + 5 * group] if group % 2 else [word for word in words if word.isascii()]
+        for turn in range(40):
+            text = " ".join(rng.choice(own, size=12))
+            rows.append((f"g{group}", turn // 8, float(rng.random()), (turn // 8 + group) % 2 == 0, text, True))
+    whole = estimate_advantages(table_of(rows), "proxmo")
+    for group in range(12):
+        alone = estimate_advantages(table_of(rows[40 * group : 40 * group + 40]), "proxmo")
+        np.testing.assert_array_equal(alone.total, whole.total[40 * group : 40 * group + 40])
+
+
 @given(table=tables())
 @settings(max_examples=60, deadline=None)
 def test_the_cold_limit_is_exact_grouping(table):

@@ -29,8 +29,9 @@ def cpu_seconds(table: TurnTable, name: str) -> float:
 
 
 @pytest.mark.slow
-def test_19283_turns_take_at_most_half_a_second_of_one_core(synthetic_table):
-    assert cpu_seconds(synthetic_table(32, 16, 19_283), "proxmo") <= 0.5
+def test_19283_turns_take_at_most_a_quarter_of_a_second_of_one_core(synthetic_table):
+    """On a quiet core less than 0.1 s; a busy machine gets some leave."""
+    assert cpu_seconds(synthetic_table(32, 16, 19_283), "proxmo") <= 0.25
 
 
 @pytest.mark.slow
