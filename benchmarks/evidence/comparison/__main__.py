@@ -71,12 +71,16 @@ class Lanes:
         self._lock = threading.Lock()
 
     def run(self, lanes: int) -> None:
-        """Returns when all that have begun are over."""
+        """Returns when all that have begun are over; after Ctrl-C, which ends them, none begins."""
         threads = [threading.Thread(target=self._lane) for _ in range(lanes)]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join()
+        try:
+            for thread in threads:
+                thread.join()
+        except KeyboardInterrupt:
+            self._ends = 0.0
+            raise
 
     def _lane(self) -> None:
         while time.monotonic() < self._ends:
