@@ -126,7 +126,7 @@ def device_bandwidth() -> float:
 def facts() -> dict[str, Any]:
     """Card, driver, processor and versions; asked without taking any of the card's memory."""
     found = {"card": "none", "card_memory": "none", "driver": "none", "power_limit": "none"} | _card()
-    found |= {"cuda": torch.version.cuda or "none", "processor": _processor(), "cores": str(os.cpu_count())}
+    found |= {"cuda": torch.version.cuda or "none", "processor": processor(), "cores": str(os.cpu_count())}
     versions = {name: _version(name) for name in ("transformers", "peft", "numpy", "ray")}
     return found | {"python": platform.python_version(), "torch": torch.__version__} | versions
 
@@ -148,7 +148,8 @@ def _card() -> dict[str, str]:
     return dict(zip(("card", "card_memory", "driver", "power_limit"), values, strict=False))
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of this machine's processor."""
     cpuinfo = Path("/proc/cpuinfo")
     named = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.is_file() else None
     return named[1] if named else platform.machine()

@@ -469,6 +469,7 @@ DECISIONS: dict[str, Typed | str] = {
     "python docs/reference.py": Typed("", 60, "slow"),
     "python docs/figures/advantages.py": Typed("", 120, "slow"),
     "python -m docs.figures.evidence_audit": Typed("", 120, "slow"),
+    "python -m docs.figures.evidence_comparison": Typed("", 120, "slow"),
     "python docs/figures/scaling.py": Typed("", 120, "slow"),
     "python docs/figures/evaluation.py FOLDER": "it needs a browser; tests/evaluation opens the page in one",
     "python docs/figures/viewer.py RUN": "it needs a browser; tests/viewer opens the page in one",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-import platform
 import sys
 import time
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from typing import Any
 from benchmarks.evidence.comparison.cells import Cell
 from benchmarks.evidence.comparison.methods import Tuning
 from benchmarks.evidence.comparison.worlds import WORLDS
+from benchmarks.gpu.device import processor
 from proxmo_rllib import ProxMOConfig
 from proxmo_rllib.evaluation.panels import PanelResult
 from proxmo_rllib.types import Status
@@ -84,7 +84,7 @@ def train(cell: Cell, start: str | Path, turns: int | None = None) -> dict[str, 
         "training": training,
         "minutes": {name: round(value / 60, 4) for name, value in seconds.items()},
         "start": _identity(start),
-        "machine": platform.processor() or platform.machine(),
+        "machine": processor(),
     }
 
 

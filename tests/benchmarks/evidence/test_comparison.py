@@ -177,6 +177,12 @@ def test_the_tables_have_what_there_is(tmp_path: Path):
     row = next(line for line in text.splitlines() if line.startswith("| GRPO |") and "[" in line)
     assert re.search(r"\| -\d+\.\d \[[-+]\d+\.\d, [-+]\d+\.\d\] \| \[[-+]", row)
     assert "9,000" in row  # turns to 80%
+    from docs.figures.evidence_comparison import draw
+
+    picture = draw("rooms_three", tmp_path, tmp_path)
+    assert picture is not None
+    assert "points more than ProxMO" in picture.read_text()
+    assert draw("rooms_six", tmp_path, tmp_path) is None
     for cell in cells("ablations", "rooms_three", chosen):
         append(file_of("ablations", "", tmp_path), record(cell, 0.7, seed=cell.seed))
     assert "| no modulation |" in "\n".join(tables(tmp_path))
