@@ -18,6 +18,10 @@ Record = Mapping[str, Any]
 
 def tables(results: Path = RESULTS) -> Iterator[str]:
     """All that have trainings, as lines of Markdown."""
+    files = [file_of("tuning", "", results), *(file_of("main", world, results) for world in WORLDS)]
+    if not any(file.is_file() for file in files):
+        yield "No training is done yet."
+        return
     records = list(read(file_of("tuning", "", results)).values())
     if records:
         yield from _tuning(records)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from benchmarks.evidence.comparison import cells as all_cells
-from benchmarks.evidence.comparison.__main__ import parse
+from benchmarks.evidence.comparison.__main__ import BEGIN, END, PAGE, parse
 from benchmarks.evidence.comparison.cells import SEEDS, Cell, append, cells, choose, file_of, read
 from benchmarks.evidence.comparison.methods import ABLATIONS, GRID, METHODS, PROXMO, Tuning
 from benchmarks.evidence.comparison.statistics import bootstrap, differences, mean, p_value, turns_to
@@ -162,7 +162,7 @@ def test_a_difference_pairs_seeds_and_tasks(tmp_path: Path):
 
 
 def test_the_tables_have_what_there_is(tmp_path: Path):
-    assert list(tables(tmp_path)) == []
+    assert list(tables(tmp_path)) == ["No training is done yet."]
     for cell in cells("tuning", "rooms_three", {}):
         append(file_of("tuning", "", tmp_path), record(cell, 0.5 if cell.tuning == GRID[1] else 0.4))
     chosen = choose(list(read(file_of("tuning", "", tmp_path)).values()))
@@ -186,6 +186,11 @@ def test_the_tables_have_what_there_is(tmp_path: Path):
     for cell in cells("ablations", "rooms_three", chosen):
         append(file_of("ablations", "", tmp_path), record(cell, 0.7, seed=cell.seed))
     assert "| no modulation |" in "\n".join(tables(tmp_path))
+
+
+def test_the_page_has_the_tables_that_the_results_give():
+    page = PAGE.read_text(encoding="utf-8")
+    assert page.split(BEGIN)[1].split(END)[0].strip() == "\n".join(tables()).strip()
 
 
 def test_shorter_trainings_are_kept_apart(capsys: pytest.CaptureFixture[str]):
