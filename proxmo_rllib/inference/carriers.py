@@ -14,10 +14,10 @@ from typing import Protocol
 import numpy as np
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import GetTimeoutError
 
 from proxmo_rllib.inference.engine import EngineDeadError, StaleEngineError
-from proxmo_rllib.machine.actors import cause_of
+from proxmo_rllib.machine.actors import ACTOR_DEATHS, cause_of
 
 
 class Weights(Protocol):
@@ -94,7 +94,7 @@ def why_failed(call: ray.ObjectRef, timeout_s: float, late: str) -> str | None:
     """
     try:
         ray.get(call, timeout=max(0.0, timeout_s))
-    except (RayActorError, EngineDeadError) as error:
+    except (*ACTOR_DEATHS, EngineDeadError) as error:
         return cause_of(error)
     except GetTimeoutError:
         return late

@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError
 
 from proxmo_rllib import pulse
 from proxmo_rllib.inference.engine import EngineDeadError, StaleEngineError
+from proxmo_rllib.machine.actors import ACTOR_DEATHS
 from proxmo_rllib.types import Completion, SamplingParams
 
 logger = logging.getLogger(__name__)
@@ -158,7 +158,7 @@ class PoolClient:
             engine = self._route(affinity)
             try:
                 completion = await self._request(engine, ids, params)
-            except (RayActorError, EngineDeadError) as error:
+            except (*ACTOR_DEATHS, EngineDeadError) as error:
                 if engine.alive:
                     logger.info("Engine %d died; its requests go to the others: %s", engine.rank, error)
                 engine.alive = False

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError
 
 from proxmo_rllib.inference.engine import EngineConfig, EngineDeadError
-from proxmo_rllib.machine.actors import describe_waiting
+from proxmo_rllib.machine.actors import ACTOR_DEATHS, describe_waiting
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +62,7 @@ def wait_until_ready(
             rank = waiting.pop(call)
             try:
                 ray.get(call)
-            except (RayActorError, EngineDeadError) as error:
+            except (*ACTOR_DEATHS, EngineDeadError) as error:
                 if at_least is None:
                     raise EngineDeadError(f"Engine {rank} did not start: {_last_line(error)}") from error
                 continue

@@ -11,13 +11,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import psutil
-from ray.exceptions import RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from proxmo_rllib import pulse
 from proxmo_rllib.machine.processors import load_text
 from proxmo_rllib.machine.scratch import remove_abandoned
 
+#: What a call of an actor raises whose process is gone. Where Ray's memory monitor ended it, that is no RayActorError.
+ACTOR_DEATHS = (RayActorError, OutOfMemoryError)
 # Seconds for a killed process to be gone.
 _END_S = 2.0
 
@@ -81,7 +83,7 @@ def cause_of(error: BaseException) -> str:
     """
     cause: BaseException = getattr(error, "cause", None) or error
     text = " ".join(str(cause).split())
-    if isinstance(error, RayActorError):
+    if isinstance(error, ACTOR_DEATHS):
         for pattern, words in _CAUSES.items():
             if re.search(pattern, text, re.IGNORECASE):
                 return words

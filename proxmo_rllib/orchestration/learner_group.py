@@ -10,16 +10,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ray
-from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.utils.actor_manager import FaultTolerantActorManager, RemoteCallResults, ResultOrError
 from ray.util import placement_group, remove_placement_group
 from ray.util.placement_group import PlacementGroup, get_current_placement_group
 
+from proxmo_rllib.machine.actors import ACTOR_DEATHS
+
 logger = logging.getLogger(__name__)
 
-# What calls of an actor that died raise.
-DEATHS = (RayActorError, OutOfMemoryError)
 # Seconds for a place for all learners, and for a smaller number of them.
 _PLACE_S = 30.0
 _SMALLER_PLACE_S = 3.0
@@ -63,7 +62,7 @@ def build_again(group: LearnerGroup, wanted: int) -> None:
     except BaseException as error:
         if place is not None:
             remove_placement_group(place)
-        if isinstance(error, TypeError) and isinstance(error.__context__, DEATHS):
+        if isinstance(error, TypeError) and isinstance(error.__context__, ACTOR_DEATHS):
             raise error.__context__ from None  # what Ray Train tries to raise, but does not have at hand
         raise
     raise_errors(group)

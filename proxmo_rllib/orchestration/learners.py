@@ -29,9 +29,9 @@ from proxmo_rllib.faults import FaultLog
 from proxmo_rllib.learner.agreement import ProbeScores
 from proxmo_rllib.learner.sharded_state import require_files
 from proxmo_rllib.learner.training_data import GroupedTrainingData
-from proxmo_rllib.machine.actors import cause_of
+from proxmo_rllib.machine.actors import ACTOR_DEATHS, cause_of
 from proxmo_rllib.orchestration import learner_group
-from proxmo_rllib.orchestration.learner_group import DEATHS, LearnersDiedError
+from proxmo_rllib.orchestration.learner_group import LearnersDiedError
 from proxmo_rllib.orchestration.learner_state import export_policy, export_weights, take_over
 from proxmo_rllib.orchestration.state_copies import AS_BUILT, GRACE_S, Snapshot, StateCopies
 
@@ -244,7 +244,7 @@ class Learners:
         while True:
             try:
                 return call()
-            except DEATHS as error:
+            except ACTOR_DEATHS as error:
                 if not self._is_of_learner(error):
                     raise
                 self._start_anew(error)
@@ -268,7 +268,7 @@ class Learners:
             done, waiting = ray.wait(waiting, num_returns=1)
             try:
                 ray.get(done)
-            except DEATHS:
+            except ACTOR_DEATHS:
                 raise
             except Exception:
                 # A learner whose partner died has an error too; that of the partner says more.
@@ -319,7 +319,7 @@ class Learners:
                 self._hand_over(snapshot)
                 for update in self._since:
                     self._run(update)
-            except DEATHS as another:
+            except ACTOR_DEATHS as another:
                 error = another
                 continue
             logger.info("The learners (%d) are back after %.0f s.", len(self.actors), time.monotonic() - started)
@@ -374,7 +374,7 @@ def _raise_death(calls: Sequence[Any]) -> None:
     for call in done:
         try:
             ray.get(call)
-        except DEATHS:
+        except ACTOR_DEATHS:
             raise
         except RayError:  # it stumbled over the same as the first, whose error is raised
             continue

@@ -16,9 +16,8 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.rllib.core.learner.learner_group import LearnerGroup
 
-from proxmo_rllib.machine.actors import cause_of
+from proxmo_rllib.machine.actors import ACTOR_DEATHS, cause_of
 from proxmo_rllib.orchestration import learner_group
-from proxmo_rllib.orchestration.learner_group import DEATHS
 from proxmo_rllib.orchestration.learner_state import About, ask_for_state
 
 logger = logging.getLogger(__name__)
@@ -100,7 +99,7 @@ class StateCopies:
             return 0
         try:
             told: list[About] = ray.get([about for _, about in pending], timeout=timeout_s)
-        except (*DEATHS, GetTimeoutError):
+        except (*ACTOR_DEATHS, GetTimeoutError):
             return 0  # the death will be found where it matters; until then there is the copy before
         except RayError as error:
             logger.warning("The learners' state could not be copied: %s", cause_of(error))
@@ -129,7 +128,7 @@ class StateCopies:
             try:
                 state, reference = ask_for_state(actor, math.inf)
                 about = ray.get(reference)
-            except DEATHS:
+            except ACTOR_DEATHS:
                 continue
             self.newest = Snapshot([(state, about.node)], about.version, [about.metrics])
             return self.newest
@@ -166,7 +165,7 @@ def _that_answer(actors: Sequence[Any]) -> list[Any]:
     for call in answered:
         try:
             ray.get(call)
-        except DEATHS:
+        except ACTOR_DEATHS:
             continue
         living.append(calls[call])
     return living
