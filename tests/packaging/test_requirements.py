@@ -119,7 +119,7 @@ def test_every_package_that_is_imported_is_asked_for(repository, project):
     asked |= {canonicalize_name(Requirement(line).name) for line in extras}
     others = [word for packages, _ in ENVIRONMENTS.values() for word in packages if not word.startswith("-")]
     beside = {canonicalize_name(Requirement(word).name) for word in others}
-    ours = {"env_wrappers", "proxmo_rllib", "tuned_examples", "benchmarks", "tests"}
+    ours = {"env_wrappers", "proxmo_rllib", "tuned_examples", "benchmarks", "docs", "tests"}
     distributions = metadata.packages_distributions()
     for top in ours:
         for path in (repository / top).rglob("*.py"):
