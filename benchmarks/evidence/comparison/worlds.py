@@ -151,4 +151,5 @@ WORLDS: Mapping[str, World] = {
         "official ALFWorld, valid_seen", _real_rooms, alfworld_real_cpu.warm_start, turns=80_000, lr=5e-4
     ),
     "shop": World("official small WebShop, disjoint products", _shop, webshop_cpu.warm_start, turns=30_000, lr=3e-4),
+    "craft": World("TextCraft, other items", _craft, textcraft_cpu.warm_start, turns=40_000, lr=3e-4),
 }
