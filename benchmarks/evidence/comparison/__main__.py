@@ -122,7 +122,7 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         SystemExit: the tuning is not there yet, or a training failed.
     """
-    chosen = choose(list(read(file_of("tuning", "", arguments.results)).values()))
+    chosen = choose(list(read(file_of("tuning", results=arguments.results)).values()))
     path = file_of(arguments.stage, arguments.world, arguments.results)
     wanted = [
         cell

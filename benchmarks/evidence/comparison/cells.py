@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from benchmarks.evidence.comparison.methods import ABLATIONS, GRID, METHODS, PROXMO, Method, Tuning
+from benchmarks.evidence.comparison.statistics import Record
 from benchmarks.evidence.comparison.worlds import WORLDS
 
 RESULTS = Path(__file__).parent.parent / "results" / "comparison"
@@ -20,8 +20,6 @@ SEEDS: Mapping[str, tuple[int, ...]] = {
 }
 ABLATION_SEEDS = tuple(range(4))
 STAGES = ("tuning", "main", "ablations")
-
-Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ def cells(stage: str, world: str, chosen: Mapping[str, Tuning]) -> Iterator[Cell
             yield from (Cell(stage, TUNED_IN, method, chosen[PROXMO], seed) for method in ABLATIONS)
 
 
-def file_of(stage: str, world: str, results: Path = RESULTS) -> Path:
+def file_of(stage: str, world: str = TUNED_IN, results: Path = RESULTS) -> Path:
     """Where the trainings of a stage are kept: one line of JSON each."""
     return results / (f"main_{world}.jsonl" if stage == "main" else f"{stage}.jsonl")
 

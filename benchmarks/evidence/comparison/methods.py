@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,9 +100,3 @@ ABLATIONS: Mapping[str, Method] = {
     "gamma 0.85": Method("proxmo", {"gamma": 0.85}),
     "gamma 1": Method("proxmo", {"gamma": 1.0}),
 }
-
-
-def all_methods() -> Iterator[tuple[str, Method]]:
-    """Of the table and of the ablations."""
-    yield from METHODS.items()
-    yield from ABLATIONS.items()

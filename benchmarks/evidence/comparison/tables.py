@@ -10,26 +10,24 @@ from typing import Any
 
 from benchmarks.evidence.comparison.cells import RESULTS, SEEDS, choose, file_of, read
 from benchmarks.evidence.comparison.methods import ABLATIONS, GRID, METHODS, PROXMO, Tuning
-from benchmarks.evidence.comparison.statistics import Difference, Estimate, differences, final, mean, turns_to
+from benchmarks.evidence.comparison.statistics import Difference, Estimate, Record, differences, final, mean, turns_to
 from benchmarks.evidence.comparison.worlds import WORLDS
-
-Record = Mapping[str, Any]
 
 
 def tables(results: Path = RESULTS) -> Iterator[str]:
     """All that have trainings, as lines of Markdown."""
-    files = [file_of("tuning", "", results), *(file_of("main", world, results) for world in WORLDS)]
+    files = [file_of("tuning", results=results), *(file_of("main", world, results) for world in WORLDS)]
     if not any(file.is_file() for file in files):
         yield "No training is done yet."
         return
-    records = list(read(file_of("tuning", "", results)).values())
+    records = list(read(file_of("tuning", results=results)).values())
     if records:
         yield from _tuning(records)
     for world in WORLDS:
         by_method = by_method_and_seed(read(file_of("main", world, results)).values())
         if by_method:
             yield from _main(world, by_method)
-    ablations = by_method_and_seed(read(file_of("ablations", "", results)).values())
+    ablations = by_method_and_seed(read(file_of("ablations", results=results)).values())
     whole = by_method_and_seed(read(file_of("main", "rooms_three", results)).values())
     if ablations and PROXMO in whole:
         yield from _ablations(ablations, whole[PROXMO])

@@ -9,7 +9,7 @@ from proxmo_rllib.advantages.episode import STD_EPSILON, MeanOver, Outcome, epis
 from proxmo_rllib.advantages.registry import register_estimator
 from proxmo_rllib.advantages.result import Advantages
 from proxmo_rllib.advantages.returns import returns_to_go, step_advantage
-from proxmo_rllib.advantages.table import TurnTable
+from proxmo_rllib.advantages.table import FloatArray, TurnTable
 
 
 @register_estimator("gigpo")
@@ -42,15 +42,31 @@ def gigpo(
         similarity_threshold: None for identical anchors, or the least `difflib` ratio to join an anchor group.
         invalid_action_penalty: subtracted from the reward of an invalid turn in `G_t`, never from `R_i`.
     """
+    returns = returns_to_go(table, gamma, invalid_action_penalty)
+    return group_in_group(table, returns, step_weight, normalization, outcome, episode_mean_over, similarity_threshold)
+
+
+def group_in_group(
+    table: TurnTable,
+    values: FloatArray,
+    step_weight: float,
+    normalization: Literal["mean", "mean_std"],
+    outcome: Outcome,
+    episode_mean_over: MeanOver,
+    similarity_threshold: float | None = None,
+) -> Advantages:
+    """Episodes against the others of their group, and turns by `values`, [turns], against those with the same anchor.
+
+    The other arguments are those of `gigpo`, whose values are the returns to go.
+    """
     use_std = normalization == "mean_std"
     episode = relative_outcome(
         table, episode_outcome(table, outcome), normalize_std=use_std, mean_over=episode_mean_over
     )
-    returns = returns_to_go(table, gamma, invalid_action_penalty)
-    comparison = HardComparison.of(table, returns, similarity_threshold)
-    step = step_advantage(table, returns, comparison.baseline)
+    comparison = HardComparison.of(table, values, similarity_threshold)
+    step = step_advantage(table, values, comparison.baseline)
     if use_std:
         step = step / (comparison.spread + STD_EPSILON)
     return Advantages.build(
-        table, episode=episode, step=step, step_weight=step_weight, returns=returns, comparison=comparison
+        table, episode=episode, step=step, step_weight=step_weight, returns=values, comparison=comparison
     )

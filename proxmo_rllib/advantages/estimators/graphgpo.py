@@ -6,11 +6,11 @@ from typing import Literal
 
 import numpy as np
 
-from proxmo_rllib.advantages.anchor_groups import HardComparison, anchor_groups
-from proxmo_rllib.advantages.episode import STD_EPSILON, MeanOver, Outcome, episode_outcome, relative_outcome
+from proxmo_rllib.advantages.anchor_groups import anchor_groups
+from proxmo_rllib.advantages.episode import MeanOver, Outcome
+from proxmo_rllib.advantages.estimators.gigpo import group_in_group
 from proxmo_rllib.advantages.registry import register_estimator
 from proxmo_rllib.advantages.result import Advantages
-from proxmo_rllib.advantages.returns import step_advantage
 from proxmo_rllib.advantages.table import FloatArray, TurnTable
 
 
@@ -44,18 +44,8 @@ def graphgpo(
         outcome: judge an episode by its success (0 or 1), or by its undiscounted return (unit of reward).
         episode_mean_over: mean and std of the outcomes over episodes, or over turns as in the authors' code.
     """
-    use_std = normalization == "mean_std"
-    episode = relative_outcome(
-        table, episode_outcome(table, outcome), normalize_std=use_std, mean_over=episode_mean_over
-    )
     values = distance_decay ** distances_after(table)
-    comparison = HardComparison.of(table, values, None)
-    step = step_advantage(table, values, comparison.baseline)
-    if use_std:
-        step = step / (comparison.spread + STD_EPSILON)
-    return Advantages.build(
-        table, episode=episode, step=step, step_weight=step_weight, returns=values, comparison=comparison
-    )
+    return group_in_group(table, values, step_weight, normalization, outcome, episode_mean_over)
 
 
 def distances_after(table: TurnTable) -> FloatArray:

@@ -166,8 +166,8 @@ def test_a_difference_pairs_seeds_and_tasks(tmp_path: Path):
 def test_the_tables_have_what_there_is(tmp_path: Path):
     assert list(tables(tmp_path)) == ["No training is done yet."]
     for cell in cells("tuning", "rooms_three", {}):
-        append(file_of("tuning", "", tmp_path), record(cell, 0.5 if cell.tuning == GRID[1] else 0.4))
-    chosen = choose(list(read(file_of("tuning", "", tmp_path)).values()))
+        append(file_of("tuning", results=tmp_path), record(cell, 0.5 if cell.tuning == GRID[1] else 0.4))
+    chosen = choose(list(read(file_of("tuning", results=tmp_path)).values()))
     assert chosen == dict.fromkeys(METHODS, GRID[1])
     for cell in itertools.islice(cells("main", "rooms_three", chosen), 3 * len(METHODS)):
         append(
@@ -186,7 +186,7 @@ def test_the_tables_have_what_there_is(tmp_path: Path):
     assert "points more than ProxMO" in picture.read_text()
     assert draw("rooms_six", tmp_path, tmp_path) is None
     for cell in cells("ablations", "rooms_three", chosen):
-        append(file_of("ablations", "", tmp_path), record(cell, 0.7, seed=cell.seed))
+        append(file_of("ablations", results=tmp_path), record(cell, 0.7, seed=cell.seed))
     assert "| no modulation |" in "\n".join(tables(tmp_path))
 
 
@@ -204,7 +204,7 @@ def test_shorter_trainings_are_kept_apart(capsys: pytest.CaptureFixture[str]):
 @pytest.mark.slow
 def test_a_training_as_it_is_typed_is_kept_and_not_run_again(tmp_path: Path):
     for tuning in GRID:
-        append(file_of("tuning", "", tmp_path), record(Cell("tuning", "rooms_three", "GRPO", tuning, 100), 0.4))
+        append(file_of("tuning", results=tmp_path), record(Cell("tuning", "rooms_three", "GRPO", tuning, 100), 0.4))
     command = [sys.executable, "-m", "benchmarks.evidence.comparison", "--stage", "main", "--methods", "GRPO"]
     command += ["--turns", "1500", "--lanes", "1", "--results", str(tmp_path)]
     subprocess.run([*command, "--minutes", "0.4"], cwd=ROOT, check=True, timeout=600)
