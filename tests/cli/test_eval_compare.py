@@ -23,6 +23,7 @@ from proxmo_rllib.checkpoint_format import write_manifest
 from proxmo_rllib.cli import eval as evaluate
 from proxmo_rllib.cli.contestants import find_contestants
 from proxmo_rllib.cli.eval_policies import check_policies
+from proxmo_rllib.evaluation import ledger
 from proxmo_rllib.evaluation.entries import EPISODES
 from proxmo_rllib.evaluation.ledger import Ledger
 from proxmo_rllib.evaluation.names import parse_player
@@ -221,8 +222,17 @@ def typed(folder: Path, *words: str) -> subprocess.Popen[str]:
 
 
 def in_a_child(words: list[str], said: Path) -> None:
-    """The command in a process that a signal may end."""
+    """The command in a process that a signal ends once its first episodes are on the disk, however slow the sender."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it starts in the background
+    flush = Ledger.flush
+
+    def flush_and_wait(self: Ledger) -> None:
+        Ledger.flush = flush  # the last one, on the way out, does not wait
+        flush(self)
+        signal.pause()
+
+    Ledger.flush = flush_and_wait
+    ledger._WRITE_EVERY_S = 0.1  # all 400 episodes take a second or two
     with said.open("w") as sys.stderr:
         status = evaluate.main(words)
     sys.exit(status)
