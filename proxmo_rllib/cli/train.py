@@ -278,7 +278,7 @@ def _train(
             if not policy_exists and example.warm_start is not None:
                 view.status(
                     "making the policy that training starts from, by imitation: minutes, and only once; "
-                    "Ctrl-C stops at once, and nothing is kept of it"
+                    "Ctrl-C stops at once, and the next run goes on with it"
                 )
                 config.policy(
                     pretrained=example.warm_start.policy(

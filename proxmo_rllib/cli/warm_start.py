@@ -5,7 +5,8 @@
 
 The file defines `warm_start` (a WarmStart). It starts from its config's `pretrained`, or from a tiny model that is made
 first. What comes out is a folder that transformers, vLLM and `.policy(pretrained=...)` load. Ctrl-C writes what there
-is after the present iteration. `proxmo train` makes an example's own warm start by itself, and keeps it.
+is after the present iteration; after a kill the same command goes on, from FOLDER.making. `proxmo train` makes an
+example's own warm start by itself, and keeps it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from shutil import copytree, rmtree
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -79,20 +79,20 @@ def main(argv: list[str]) -> int:
     except (ExampleError, ValueError, OSError) as error:
         print(f"proxmo warm-start: {error}", file=sys.stderr)
         return 1
-    scratch = Path(tempfile.mkdtemp(prefix="proxmo-warm-start-"))
-    with quiet_terminal(scratch / "log.txt") as console:
+    log = Path(tempfile.mkdtemp(prefix="proxmo-warm-start-")) / "log.txt"
+    with quiet_terminal(log) as console:
         start = warm_start.config.pretrained or "a tiny model, made now"
-        console.print(f"{warm_start.iterations} iterations from {start}; log: {scratch / 'log.txt'}", markup=False)
+        console.print(f"{warm_start.iterations} iterations from {start}; log: {log}", markup=False)
         try:
-            with guarded_ray(console, scratch / "log.txt", arguments.address, request) as (_, guard):
-                interrupted = _make(warm_start, scratch, arguments.output, console, guard)
+            with guarded_ray(console, log, arguments.address, request) as (_, guard):
+                interrupted = _make(warm_start, arguments.output, console, guard)
         except KeyboardInterrupt:
-            console.print("stopped at once; nothing is written", style="yellow")
+            console.print("stopped at once; the same command goes on from what was saved last", style="yellow")
             return 130
         except Exception as error:
             logging.getLogger().exception("The warm start failed.")  # to the file; the terminal gets the short story
             console.print(f"proxmo warm-start: {brief(error)}", style="bold red", markup=False)
-            console.print(f"the whole story: {scratch / 'log.txt'}", markup=False)
+            console.print(f"the whole story: {log}", markup=False)
             return 1
         minutes = (time.monotonic() - started) / 60
         console.print(f"written: {arguments.output}, after {duration(minutes)}", markup=False)
@@ -110,23 +110,19 @@ def _check(warm_start: WarmStart) -> None:
         dry_run(config.policy(pretrained=TO_BE_MADE), policy_exists=False)
 
 
-def _make(warm_start: WarmStart, scratch: Path, output: Path, console: Console, guard: Guard) -> bool:
+def _make(warm_start: WarmStart, output: Path, console: Console, guard: Guard) -> bool:
     """Makes the policy and says how far it is; returns whether somebody ended it early."""
     with console.status("starting") as status, Interruption(status.update, guard) as interruption:
 
         def watch(progress: CloningProgress) -> None:
-            if progress.iteration == 0:
+            if progress.loss is None:
                 interruption.be_patient()  # from now on there is something to save
             if console.is_terminal:
                 status.update(describe(progress))
             else:
                 console.print(describe(progress), markup=False)
 
-        made = warm_start.make(scratch, watch, stop=lambda: interruption.reason() is not None)
-    part = output.with_name(output.name + ".part")
-    rmtree(part, ignore_errors=True)  # of one that was killed
-    copytree(made, part)
-    part.rename(output)
+        warm_start.make(output.absolute(), watch, stop=lambda: interruption.reason() is not None)
     if reason := interruption.reason():
         console.print(f"ended early: {reason}", markup=False)
     return interruption.reason() is not None

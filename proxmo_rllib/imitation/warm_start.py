@@ -1,17 +1,25 @@
-"""A warm start: a policy, made here or a pretrained one, and behaviour cloning; kept by the recipe's hash."""
+"""A warm start: a policy, made here or a pretrained one, and behaviour cloning; kept by the recipe's hash.
+
+~/.cache/proxmo_rllib/warm_starts/276c0d03f6cf37f1/         the policy of a recipe
+~/.cache/proxmo_rllib/warm_starts/276c0d03f6cf37f1.making/  being made, or left by a kill, and then gone on with
+    start/        the tiny policy before the cloning
+    checkpoints/  every five minutes
+"""
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import fcntl
 import functools
 import hashlib
 import json
 import logging
+import os
 import random
 import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +29,18 @@ from proxmo_rllib.imitation.algorithm import BehaviourCloningConfig
 from proxmo_rllib.policies.loading import resolve_pretrained
 from proxmo_rllib.policies.tiny import TinySize, build_tiny_policy, train_tokenizer
 from proxmo_rllib.rollouts.environments import make_text_env, plays_itself, split_tasks
+from proxmo_rllib.training_run.checkpoints import Checkpoints
 
 logger = logging.getLogger(__name__)
 
 #: Raised when code that the result depends on changes.
 RECIPE_VERSION = 3
+
+#: What is added to the name of a policy whose making has left something to go on with.
+MAKING = ".making"
+
+#: A kill costs no more than this, or twenty times what saving takes where that is more.
+SAVE_EVERY_S = 300.0
 
 #: What a policy that is to be trained further must have seen as it will see it then.
 _WORLD = (
@@ -144,65 +159,89 @@ class WarmStart:
             cache: folder of all warm starts; by default `~/.cache/proxmo_rllib/warm_starts`.
             watch: is told how far it is.
         """
-        folder = self._folder(cache)
         if (made := self.cached(cache)) is not None:
             return made
-        home = folder.parent
-        home.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=home) as scratch:
-            made = self.make(Path(scratch), watch)
-            # Renamed when it is whole: one that was interrupted is never found.
-            shutil.move(made, folder)
-        return folder
+        return self.make(self._folder(cache), watch)
 
     def make(
         self,
-        scratch: Path,
+        folder: Path,
         watch: Callable[[CloningProgress], None] = lambda progress: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> Path:
-        """Makes the policy.
+        """Makes the policy, or goes on making it where a kill came; another process that makes it is waited for.
 
         Args:
-            scratch: folder for what comes up on the way.
+            folder: of the policy. What comes up on the way is beside it, in a folder whose name ends with `MAKING`.
             watch: is told how far it is, before the first iteration and after each.
             stop: is asked after each iteration whether what there is shall do.
 
         Returns:
-            Folder below `scratch` with the cloned policy.
+            `folder`.
+
+        Raises:
+            ValueError: what was begun there is of another recipe, or cannot be read.
+            DiskError: what there is could not be saved.
         """
-        algorithm = self._start(scratch).build_algo()
+        making = folder.with_name(folder.name + MAKING)
+        with _alone(making):
+            if not folder.exists():
+                recipe = making / "recipe"
+                if recipe.is_file() and recipe.read_text() != self.digest():
+                    raise ValueError(f"{making}: what was begun there is of another recipe; remove it.")
+                recipe.write_text(self.digest())
+                # Renamed when it is whole: one that was interrupted is never found.
+                self._clone(making, watch, stop).rename(folder)
+            shutil.rmtree(making)
+        return folder
+
+    def _clone(self, making: Path, watch: Callable[[CloningProgress], None], stop: Callable[[], bool]) -> Path:
+        checkpoints = Checkpoints(making / "checkpoints")
+        checkpoints.path.mkdir(exist_ok=True)
+        algorithm = self._start(making).build_algo()
         try:
-            watch(CloningProgress(0, self.iterations))
-            started = time.monotonic()
-            for iteration in range(1, self.iterations + 1):
+            if (saved := checkpoints.newest_whole(broken=logger.warning)) is not None:
+                algorithm.restore_from_path(str(saved))
+                logger.info("Behaviour cloning goes on after iteration %d", algorithm.iteration)
+            before = algorithm.iteration
+            watch(CloningProgress(before, self.iterations))
+            started = last_saved = time.monotonic()
+            pause = SAVE_EVERY_S
+            for iteration in range(before + 1, self.iterations + 1):
                 result = algorithm.train()
-                progress = CloningProgress(
-                    iteration,
-                    self.iterations,
-                    loss=float(result["learners"]["default_policy"]["imitation_loss"]),
-                    success=result["evaluation"]["success_rate"] if "evaluation" in result else None,
-                    seconds_left=(time.monotonic() - started) / iteration * (self.iterations - iteration),
-                )
-                logger.info("Behaviour cloning %d/%d: loss %.3f", iteration, self.iterations, progress.loss)
-                if progress.success is not None:
-                    logger.info("Success on the panel: %.3f", progress.success)
-                watch(progress)
+                watch(self._progress(result, iteration, (time.monotonic() - started) / (iteration - before)))
                 if stop():
                     break
-            saved = Path(algorithm.save_to_path(str(scratch / "checkpoint")))
+                if (begun := time.monotonic()) - last_saved > pause and iteration < self.iterations:
+                    checkpoints.save(iteration, algorithm.save_to_path, keep=1)
+                    last_saved = time.monotonic()
+                    pause = max(SAVE_EVERY_S, 20 * (last_saved - begun))
+            saved = checkpoints.save(algorithm.iteration, algorithm.save_to_path, keep=1)
         finally:
             algorithm.stop()
         return saved / "policy"
 
-    def _start(self, scratch: Path) -> BehaviourCloningConfig:
+    def _progress(self, result: Mapping[str, Any], iteration: int, pace: float) -> CloningProgress:
+        """How far it is after an iteration, one of which takes `pace` seconds; logged too."""
+        loss = float(result["learners"]["default_policy"]["imitation_loss"])
+        success = result["evaluation"]["success_rate"] if "evaluation" in result else None
+        logger.info("Behaviour cloning %d/%d: loss %.3f", iteration, self.iterations, loss)
+        if success is not None:
+            logger.info("Success on the panel: %.3f", success)
+        return CloningProgress(iteration, self.iterations, loss, success, pace * (self.iterations - iteration))
+
+    def _start(self, making: Path) -> BehaviourCloningConfig:
         """The config with the policy to start from, which is made first if need be."""
         config: BehaviourCloningConfig = self.config.copy(copy_frozen=False)
         if config.pretrained is not None:
             return config
-        start = scratch / "start"
-        tokenizer = train_tokenizer(self._texts(), self.vocab_size, words_only=self.words_only)
-        build_tiny_policy(start, tokenizer, self.size, self.seed)
+        start = making / "start"
+        if not start.is_dir():
+            tokenizer = train_tokenizer(self._texts(), self.vocab_size, words_only=self.words_only)
+            part = making / "start.part"
+            shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+            build_tiny_policy(part, tokenizer, self.size, self.seed)
+            part.rename(start)
         # Who never spoke has no thoughts to unlearn, and has to learn the tags.
         return config.policy(pretrained=start).imitation(learn_empty_thoughts=True)
 
@@ -225,6 +264,23 @@ class WarmStart:
                     break
             yield texts
         env.close()
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Makes a folder that no other process of this machine is in, and waits for one that is."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                logger.warning("Another process is making this policy; waiting for it (%s).", folder)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if (folder / "lock").exists() and os.path.samestat((folder / "lock").stat(), os.fstat(lock.fileno())):
+                yield
+                return
+            # The one that was here has finished, and taken the folder away.
 
 
 def _contents(pretrained: str | Path) -> list[Any]:

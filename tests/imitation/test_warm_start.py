@@ -6,9 +6,11 @@ import asyncio
 import functools
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +21,15 @@ import torch
 
 from env_wrappers.alfworld.novice import Novice
 from proxmo_rllib import ProxMOConfig
-from proxmo_rllib.imitation import BehaviourCloningConfig, WarmStart
+from proxmo_rllib.imitation import BehaviourCloningConfig, WarmStart, warm_start
 from proxmo_rllib.imitation.learner import demonstration_columns
+from proxmo_rllib.imitation.warm_start import MAKING, CloningProgress, _alone
 from proxmo_rllib.learner import columns
 from proxmo_rllib.policies.loading import load_causal_lm, load_tokenizer
 from proxmo_rllib.policies.tiny import TinySize
 from proxmo_rllib.rollouts.agents import ScriptedAgent
 from proxmo_rllib.rollouts.conversation import ChatFormat
+from proxmo_rllib.training_run.checkpoints import Checkpoints
 from proxmo_rllib.types import Episode, Status, Turn
 
 ENV = "env_wrappers/ALFWorld-v0"
@@ -158,6 +162,34 @@ def test_a_pretrained_model_is_where_a_warm_start_begins(tiny_policy: Path, tmp_
     assert made.learn_empty_thoughts  # who is made from nothing has to learn the tags
 
 
+def test_what_was_begun_is_gone_on_with_by_its_own_recipe_alone(tmp_path: Path):
+    begun = tmp_path / f"tiny{MAKING}"
+    begun.mkdir()
+    (begun / "recipe").write_text(replace(recipe(), seed=1).digest())
+    with pytest.raises(ValueError, match=r"tiny\.making: what was begun there is of another recipe; remove it"):
+        recipe().make(tmp_path / "tiny")
+    assert (begun / "recipe").is_file()
+
+
+def test_of_two_that_make_the_same_one_waits_and_then_begins_in_a_new_folder(tmp_path: Path, caplog):
+    order: list[str] = []
+
+    def second() -> None:
+        with _alone(tmp_path / "making"):
+            order.append("second")
+            assert [path.name for path in (tmp_path / "making").iterdir()] == ["lock"]
+
+    with _alone(tmp_path / "making"):
+        waiting = threading.Thread(target=second)
+        waiting.start()
+        while "waiting for it" not in caplog.text:
+            waiting.join(0.01)
+        order.append("first")
+        shutil.rmtree(tmp_path / "making")
+    waiting.join()
+    assert order == ["first", "second"]
+
+
 RECIPE_FILE = """
 import functools
 from env_wrappers.alfworld.novice import Novice
@@ -216,3 +248,42 @@ def test_a_warm_start_is_made_once_and_loads_anywhere(local_ray: None, tmp_path:
     assert recipe().cached(tmp_path) == folder
     assert recipe().policy(cache=tmp_path) == folder
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == [folder]  # and nothing is left of the making
+
+
+@pytest.mark.slow
+def test_one_that_was_interrupted_goes_on_and_becomes_what_it_would_have_been(
+    local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    whole = recipe().policy(cache=tmp_path / "whole")
+    monkeypatch.setattr(warm_start, "SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr(Checkpoints, "save", saving := _Saving(Checkpoints.save))
+
+    def interrupt(progress: CloningProgress) -> None:
+        if progress.iteration == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        recipe().policy(cache=tmp_path / "half", watch=interrupt)
+    assert recipe().cached(tmp_path / "half") is None
+    assert saving.iterations == [1]
+    seen: list[CloningProgress] = []
+    again = recipe().policy(cache=tmp_path / "half", watch=seen.append)
+    assert [progress.iteration for progress in seen] == [1, 2, 3]
+    first, second = load_causal_lm(whole).state_dict(), load_causal_lm(again).state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert list((tmp_path / "half").iterdir()) == [again]
+
+
+class _Saving:
+    """`Checkpoints.save`, which notes of which iterations."""
+
+    def __init__(self, save: Any) -> None:
+        self.iterations: list[int] = []
+        self._save = save
+
+    def __get__(self, checkpoints: Any, kind: Any = None) -> Any:
+        def save(iteration: int, *args: Any, **kwargs: Any) -> Path:
+            self.iterations.append(iteration)
+            return self._save(checkpoints, iteration, *args, **kwargs)
+
+        return save
