@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 from benchmarks.evidence.comparison import cells as all_cells
-from benchmarks.evidence.comparison.__main__ import BEGIN, END, PAGE, parse
+from benchmarks.evidence.comparison.__main__ import BEGIN, END, PAGE, parse, shares
 from benchmarks.evidence.comparison.cells import SEEDS, Cell, append, cells, choose, file_of, read
 from benchmarks.evidence.comparison.methods import ABLATIONS, GRID, METHODS, PROXMO, Tuning
 from benchmarks.evidence.comparison.statistics import bootstrap, differences, mean, p_value, turns_to
@@ -42,6 +43,13 @@ def record(cell: Cell, rate: float, tasks: int = 50, seed: int = 0) -> dict[str,
         "training": [[1000 * step, min(128, 16 * step), 128] for step in range(1, 21)],
         "minutes": {"all": 2.0},
     }
+
+
+def test_lanes_share_the_cores_and_none_is_without(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {2, 3, 5, 8})
+    assert shares(2) == [[2, 5], [3, 8]]
+    assert shares(3) == [[2, 8], [3], [5]]
+    assert shares(5) == [[2], [3], [5], [8], [2]]
 
 
 def test_every_method_is_another_estimator_and_nothing_else():
