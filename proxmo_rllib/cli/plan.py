@@ -72,7 +72,8 @@ def main(argv: list[str]) -> int:
         apply_settings(example.config, arguments.settings)
         elsewhere = arguments.gpu_memory is not None or arguments.gpus is not None
         gpu_gb = arguments.gpu_memory or _card_of(example.config, arguments.settings)
-        hardware = hardware_of(arguments.gpus, gpu_gb, on_this_machine=not elsewhere and gpu_gb is None)
+        here = not elsewhere and gpu_gb is None
+        hardware = hardware_of(example.config, arguments.gpus, gpu_gb, on_this_machine=here)
         play = _play(example.config, arguments)
         plan = plan_of(example.config, hardware, arguments.model_config, play)
     except (ExampleError, ValueError, OSError) as error:
@@ -92,19 +93,21 @@ def _card_of(config: ProxMOConfig, settings: Mapping[str, str]) -> float | None:
     return float(settings["gpu_gb"]) if "gpu_gb" in settings and "gpu_gb" in arguments_of(config) else None
 
 
-def hardware_of(gpus: int | None, gpu_gb: float | None, *, on_this_machine: bool) -> Hardware:
+def hardware_of(config: ProxMOConfig, gpus: int | None, gpu_gb: float | None, *, on_this_machine: bool) -> Hardware:
     """What a run would have.
 
     Args:
+        config: of the run. One that reserves more GPUs than are here is for another machine, whose memory is not known.
         gpus: how many; None for as many as it reserves.
         gpu_gb: memory of each; None for this machine's, or 80.
-        on_this_machine: whether all its processes are on this machine.
+        on_this_machine: whether all its processes are to be on this machine.
     """
     from proxmo_rllib.learner.microbatch_size import memory_of_machine
-    from proxmo_rllib.planning import Hardware, measure_processors, this_machines_gpus
+    from proxmo_rllib.planning import Hardware, PlannedSettings, measure_processors, reserved_gpus, this_machines_gpus
 
-    _, mine = this_machines_gpus()
-    host_bytes = memory_of_machine() if on_this_machine else None
+    count, mine = this_machines_gpus()
+    fits = on_this_machine and reserved_gpus(PlannedSettings.of(config)) <= count
+    host_bytes = memory_of_machine() if fits else None
     return Hardware(gpus, gpu_gb or mine or 80, host_bytes, measure_processors())
 
 

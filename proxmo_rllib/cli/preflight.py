@@ -175,7 +175,7 @@ def check_plan(
     here = cluster_address(address) is None
     gpu_gb = this_machines_gpus()[1] if here else None
     try:
-        plan = plan_of(config, hardware_of(None, gpu_gb, on_this_machine=here))
+        plan = plan_of(config, hardware_of(config, None, gpu_gb, on_this_machine=here))
     except UnreadableConfigError as error:
         return [Check("plan", NOT_CHECKED, str(error))], None
     if not plan.problems:

@@ -3,7 +3,7 @@
 from proxmo_rllib.planning.duration import Play
 from proxmo_rllib.planning.hardware import Hardware, measure_processors, this_machines_gpus
 from proxmo_rllib.planning.model import PlannedModel
-from proxmo_rllib.planning.plan import Plan, make_plan
+from proxmo_rllib.planning.plan import Plan, make_plan, reserved_gpus
 from proxmo_rllib.planning.settings import PlannedSettings
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "Play",
     "make_plan",
     "measure_processors",
+    "reserved_gpus",
     "this_machines_gpus",
 ]

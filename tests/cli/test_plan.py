@@ -37,6 +37,18 @@ def test_what_does_not_fit_is_refused_with_what_does(capsys: pytest.CaptureFixtu
     assert "an iteration takes about" in text
 
 
+def test_this_machines_memory_is_no_limit_for_a_run_whose_gpus_are_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("proxmo_rllib.learner.microbatch_size.memory_of_machine", lambda: 2 * 2**30)
+    model = ["--model-config", "asset:alfworld-tiny"]
+    for count, here in ((0, False), (1, False), (2, True)):
+        monkeypatch.setattr("proxmo_rllib.planning.this_machines_gpus", lambda count=count: (count, 80))
+        assert main([RECIPE, "max_tokens_per_microbatch=4096", *model]) == int(here)
+        assert ("of 2.0 GiB on the host" in said(capsys)) == here
+    assert main(["quickstart", *model]) == 1
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
