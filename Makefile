@@ -60,7 +60,7 @@ test-browser: $(VENV)/.ready-dev  ## the viewer's page in headless Chromium (apt
 test-commands: $(VENV)/.ready-dev  ## type the long commands of the docs: hours
 	$(BIN)/python -m pytest -m commands $(ARGS)
 
-test-others: $(VENV)/.ready-dev  ## install TRL, verl, verifiers and OpenEnv, each beside $(VENV), and test with them
+test-others: $(VENV)/.ready-dev  ## install TRL, verl, verifiers, OpenEnv, SmolLM2 and an S3 server, each beside $(VENV), and test with them
 	$(BIN)/python tests/others/environments.py $(VENV) $(ARGS)
 
 lint: $(VENV)/.ready-dev  ## style, types and the direction of imports

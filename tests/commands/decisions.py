@@ -176,7 +176,7 @@ DECISIONS: dict[str, Typed | str] = {
     'pip install "proxmo_rllib[verifiers]"': _OTHERS,
     'pip install "proxmo_rllib[datasets]"': _OTHERS,
     "pip install --no-deps proxmo_rllib": _OTHERS,
-    "make test-others": "it downloads four programs, a gigabyte with what they need, and then runs tests/others",
+    "make test-others": "it downloads other programs, over a gigabyte with what they need, and then runs tests/others",
     "proxmo warm-start FILE.py --output FOLDER": (
         "tests/integrations plays the demonstrations; tests/imitation makes policies of others"
     ),

