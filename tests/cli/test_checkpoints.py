@@ -42,11 +42,11 @@ def test_a_checkpoint_is_evaluated_and_played_by_itself_and_resuming_says_that_i
     away = shutil.copytree((folder / "checkpoints" / "latest").resolve(), tmp_path / "away")
     for file in away.rglob("*.pkl"):
         file.unlink()
-    output = tmp_path / "result.json"
+    output = tmp_path / "results"
     assert main(["eval", str(away), "--output", str(output)]) == 0, capfd.readouterr()
-    result = json.loads(output.read_text())
-    assert result["panel"].startswith("two@")
-    assert len(result["episodes"]) == 2
+    result = json.loads((output / "results.json").read_text())
+    assert result["panel"]["name"] == "two"
+    assert result["players"][0]["success"]["all"]["episodes"] == 2
     words = ["play", "env_wrappers/ALFWorld-v0", "--agent", str(away), "--max-turns", "1", "env_config.rooms=bathroom"]
     assert main(words) == 0, capfd.readouterr()
     capfd.readouterr()
