@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from proxmo_rllib.config import ProxMOConfig
 from proxmo_rllib.imitation.algorithm import BehaviourCloningConfig
@@ -192,7 +192,7 @@ class WarmStart:
                 recipe.write_text(self.digest())
                 # Renamed when it is whole: one that was interrupted is never found.
                 self._clone(making, watch, stop).rename(folder)
-            shutil.rmtree(making)
+            shutil.rmtree(making, ignore_errors=True)  # one that waits may have made its lock in there meanwhile
         return folder
 
     def _clone(self, making: Path, watch: Callable[[CloningProgress], None], stop: Callable[[], bool]) -> Path:
@@ -271,16 +271,27 @@ def _alone(folder: Path) -> Iterator[None]:
     """Makes a folder that no other process of this machine is in, and waits for one that is."""
     while True:
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "lock").open("w") as lock:
+        with contextlib.ExitStack() as stack:
+            try:
+                lock = stack.enter_context((folder / "lock").open("w"))
+            except FileNotFoundError:  # taken away since the line above
+                continue
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 logger.warning("Another process is making this policy; waiting for it (%s).", folder)
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            if (folder / "lock").exists() and os.path.samestat((folder / "lock").stat(), os.fstat(lock.fileno())):
+            if _is_at(folder / "lock", lock):
                 yield
                 return
             # The one that was here has finished, and taken the folder away.
+
+
+def _is_at(path: Path, file: IO[str]) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def _contents(pretrained: str | Path) -> list[Any]:

@@ -84,8 +84,7 @@ class Lanes:
             raise
 
     def _lane(self, cores: Collection[int]) -> None:
-        # Of this thread, and of all that a training starts: processes that wait for each other in turn on one core are
-        # quicker than on two which they share with another training.
+        # Of this thread, and so of all that a training starts.
         os.sched_setaffinity(0, cores)
         while time.monotonic() < self._ends:
             with self._lock:
